@@ -1,0 +1,17 @@
+//! `whatsapp-worker`: many WhatsApp accounts in one process, driven over REST.
+//!
+//! The modules, in reading order:
+//!
+//! - [`whatsapp`]: the protocol, sans-IO. Bytes, commands, time and randomness in; outputs out.
+//! - [`session`]: one account: its thread, its connection, its lifecycle; the registry of all of them.
+//! - [`storage`]: what is kept, and the promise that what was acknowledged is durable.
+//! - [`api`]: the REST face: front door, routes, one file per resource.
+//! - [`sandbox`]: a simulated WhatsApp service with phones, for newcomers and for tests.
+//!
+//! The arrows point one way: `api`, `session` and `storage` know `whatsapp`; `whatsapp` knows none of them.
+
+pub mod api;
+pub mod sandbox;
+pub mod session;
+pub mod storage;
+pub mod whatsapp;
