@@ -222,7 +222,8 @@ impl FromStr for Jid {
         }
         let Some((user, server)) = text.split_once('@') else {
             // The bare server is how the service itself is written: `s.whatsapp.net`.
-            return if text.is_empty() || !text.contains('.') && !matches!(text, "lid" | "broadcast" | "call") {
+            return if text.is_empty() || !text.contains('.') && !matches!(text, "lid" | "broadcast" | "call")
+            {
                 Err(JidError::NoServer)
             } else if text.bytes().any(|b| b <= b' ' || b == 0x7f) {
                 Err(JidError::BadCharacter)

@@ -133,7 +133,8 @@ pub trait StateRead {
     ///
     /// # Errors
     /// As for [`StateRead::get`].
-    fn message(&self, chat: &Jid, id: &str, sender: Option<&Jid>) -> Result<Option<MessageRecord>, ReadError>;
+    fn message(&self, chat: &Jid, id: &str, sender: Option<&Jid>)
+    -> Result<Option<MessageRecord>, ReadError>;
 }
 
 /// What a pending write says about one key.

@@ -1,0 +1,1 @@
+//! Every number of the protocol core, with its reason.
