@@ -24,3 +24,4 @@ mod groups;
 mod iq;
 mod messages;
 mod pairing;
+mod timers;
