@@ -1,0 +1,10 @@
+//! A small, synchronous HTTP/1.1 server: requests in, responses out, one handler function.
+//!
+//! It knows nothing of sessions or WhatsApp. The worker's API and the sandbox's control API both run on it.
+//! [`HttpServer::start`] is the way in; the handler sees a whole [`Request`] and answers with a whole [`Response`].
+
+mod message;
+mod server;
+
+pub use message::{Request, Response};
+pub use server::{Handler, HttpError, HttpOptions, HttpServer};
