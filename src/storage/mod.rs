@@ -1,1 +1,6 @@
-//! (being built)
+//! What is kept, and the promise that what was acknowledged is durable.
+//!
+//! [`local`] is the store on this machine: one SQLite file, written by one thread that commits the batches of many
+//! sessions together. Object storage joins later beside it. Nothing here knows threads of sessions or HTTP.
+
+pub mod local;

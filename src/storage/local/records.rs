@@ -1,0 +1,192 @@
+//! Rows as the rest of the program sees them.
+
+use crate::whatsapp::{jid::Jid, model::MessageRecord};
+
+/// Internal number of a session. Never used again after a deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionKey(pub(crate) i64);
+
+/// One session as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionRow {
+    /// Internal number.
+    pub key: SessionKey,
+    /// The public id.
+    pub id: String,
+    /// Whose it is.
+    pub user_id: String,
+    /// Display name given by the owner.
+    pub name: Option<String>,
+    /// Last known status, in words of the REST contract.
+    pub status: String,
+    /// Digits only; known once paired.
+    pub phone: Option<String>,
+    /// LID user; known once paired.
+    pub lid: Option<String>,
+    /// WhatsApp display name.
+    pub push_name: Option<String>,
+    /// Should be connected: set by connect, cleared by disconnect, logout and a final error.
+    pub wanted: bool,
+    /// Why the status is what it is, when that needs words.
+    pub error: Option<String>,
+    /// Unix milliseconds.
+    pub created_ms: u64,
+    /// Unix milliseconds of the last change of this row.
+    pub updated_ms: u64,
+    /// Unix milliseconds of the last message in or out, or login.
+    pub last_activity_ms: Option<u64>,
+}
+
+/// Changes of a session row; `None` leaves a column as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SessionPatch {
+    /// New status word.
+    pub status: Option<&'static str>,
+    /// New phone (`Some(None)` clears).
+    pub phone: Option<Option<String>>,
+    /// New LID (`Some(None)` clears).
+    pub lid: Option<Option<String>>,
+    /// New display name (`Some(None)` clears).
+    pub push_name: Option<Option<String>>,
+    /// Should be connected.
+    pub wanted: Option<bool>,
+    /// New error text (`Some(None)` clears).
+    pub error: Option<Option<String>>,
+    /// Unix milliseconds.
+    pub last_activity_ms: Option<u64>,
+}
+
+/// Which messages, and which page of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageFilter {
+    /// Only this chat.
+    pub chat: Option<Jid>,
+    /// Only messages before this moment (Unix seconds, exclusive).
+    pub before: Option<u64>,
+    /// Only messages after this moment (Unix seconds, exclusive).
+    pub after: Option<u64>,
+    /// Page size.
+    pub limit: u32,
+    /// Messages to skip.
+    pub offset: u64,
+}
+
+/// A page of history.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MessagePage {
+    /// Newest first.
+    pub messages: Vec<StoredMessage>,
+    /// All messages that match, not only this page.
+    pub total: u64,
+}
+
+/// A message with its progress.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredMessage {
+    /// The message; `status` is the current one.
+    pub record: MessageRecord,
+    /// When each status was reached first.
+    pub times: StatusTimes,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// When a message made progress, Unix seconds. In a group: the first member.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StatusTimes {
+    /// The server took it.
+    pub sent_s: Option<u64>,
+    /// A device has it.
+    pub delivered_s: Option<u64>,
+    /// It was seen.
+    pub read_s: Option<u64>,
+    /// It was played.
+    pub played_s: Option<u64>,
+}
+
+/// One entry of a session's event log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// 1, 2, 3, … without gaps, per session.
+    pub seq: u64,
+    /// Stable and unique over all sessions: the same in every delivery.
+    pub event_id: String,
+    /// `session-status`, `message`, `message-status`, …
+    pub kind: String,
+    /// JSON object.
+    pub payload: String,
+    /// Unix milliseconds.
+    pub created_ms: u64,
+}
+
+/// A remembered answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Body.
+    pub body: Vec<u8>,
+}
+
+/// What is known under an idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyRecord {
+    /// Of the request that claimed the key.
+    pub request_hash: [u8; 32],
+    /// Message id the first request chose; a retry of an unfinished request must use it again.
+    pub message_id: String,
+    /// `None` while the first request is under way, or when the worker died in it.
+    pub answer: Option<Answer>,
+    /// Unix milliseconds.
+    pub created_ms: u64,
+}
+
+/// Outcome of a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// The key is ours.
+    New,
+    /// Somebody had it before.
+    Existing(IdempotencyRecord),
+}
+
+/// What can go wrong with the store. A failed batch failed as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Another process holds the state directory.
+    #[error("the state directory {dir} is in use by another worker; stop that one first")]
+    Locked {
+        /// Which directory.
+        dir: String,
+    },
+    /// The file is not a healthy database.
+    #[error("the database {file} is damaged ({why}); restore it from a backup or move it away to start empty")]
+    Damaged {
+        /// Which file.
+        file: String,
+        /// What SQLite says.
+        why: String,
+    },
+    /// Written by a newer version.
+    #[error("the database {file} has schema version {found}, this worker knows up to {known}; use a newer worker")]
+    NewerSchema {
+        /// Which file.
+        file: String,
+        /// Version in the file.
+        found: i64,
+        /// Our version.
+        known: i64,
+    },
+    /// No space left: new work is refused until there is room again.
+    #[error("the disk is full")]
+    Full,
+    /// Reading or writing failed.
+    #[error("the local store failed: {0}")]
+    Io(String),
+    /// The session is not there (any more).
+    #[error("the session no longer exists")]
+    NoSession,
+    /// The store thread has stopped.
+    #[error("the local store is closed")]
+    Stopped,
+}
