@@ -18,6 +18,7 @@ pub mod noise;
 pub mod proto;
 pub mod signal;
 pub mod state;
+pub mod testing;
 
 mod contacts;
 mod groups;
