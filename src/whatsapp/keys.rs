@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use curve25519_dalek::{MontgomeryPoint, constants::X25519_BASEPOINT, scalar::Scalar};
+use curve25519_dalek::{MontgomeryPoint, scalar::Scalar};
 use rand_core::CryptoRngCore;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -58,7 +58,8 @@ impl PrivateKey {
     /// The public half.
     #[must_use]
     pub fn public(&self) -> PublicKey {
-        PublicKey(X25519_BASEPOINT.mul_clamped(self.0).0)
+        // The fixed-base tables make this three times as fast as a ladder on the base point.
+        PublicKey(MontgomeryPoint::mul_base_clamped(self.0).0)
     }
 
     /// X25519. `None` when the result is all zero (the peer sent a low-order point).

@@ -20,7 +20,16 @@ pub mod prekey;
 pub mod sender_key;
 pub mod session;
 
+mod chain;
+mod cipher;
 mod limits;
+mod state;
+mod stored;
+mod wire;
+mod x3dh;
+
+#[cfg(test)]
+mod testing;
 
 pub use address::Address;
 pub use bundle::PreKeyBundle;
