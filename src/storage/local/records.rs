@@ -160,7 +160,9 @@ pub enum StoreError {
         dir: String,
     },
     /// The file is not a healthy database.
-    #[error("the database {file} is damaged ({why}); restore it from a backup or move it away to start empty")]
+    #[error(
+        "the database {file} is damaged ({why}); restore it from a backup or move it away to start empty"
+    )]
     Damaged {
         /// Which file.
         file: String,
@@ -168,7 +170,9 @@ pub enum StoreError {
         why: String,
     },
     /// Written by a newer version.
-    #[error("the database {file} has schema version {found}, this worker knows up to {known}; use a newer worker")]
+    #[error(
+        "the database {file} has schema version {found}, this worker knows up to {known}; use a newer worker"
+    )]
     NewerSchema {
         /// Which file.
         file: String,

@@ -59,11 +59,7 @@ pub enum DecodeError {
 /// A [`DecodeError`] for everything that is not exactly one node within the limits.
 pub fn decode(frame: &[u8]) -> Result<Node, DecodeError> {
     let (flags, body) = frame.split_first().ok_or(DecodeError::Truncated)?;
-    if flags & FLAG_COMPRESSED == 0 {
-        decode_body(body)
-    } else {
-        decode_body(&inflate(body)?)
-    }
+    if flags & FLAG_COMPRESSED == 0 { decode_body(body) } else { decode_body(&inflate(body)?) }
 }
 
 fn inflate(body: &[u8]) -> Result<Vec<u8>, DecodeError> {
@@ -183,7 +179,9 @@ impl<'a> Reader<'a> {
         let bytes = self.take(usize::from(start & !ODD))?;
         self.pay_bytes(2 * bytes.len())?;
         let mut text = String::with_capacity(2 * bytes.len());
-        for nibble in bytes.iter().flat_map(|byte| [byte >> 4, byte & 0x0f]).take(2 * bytes.len() - odd(start, bytes)?) {
+        for nibble in
+            bytes.iter().flat_map(|byte| [byte >> 4, byte & 0x0f]).take(2 * bytes.len() - odd(start, bytes)?)
+        {
             let digit = digits.get(usize::from(nibble)).ok_or(DecodeError::BadPacked)?;
             text.push(char::from(*digit));
         }
@@ -235,7 +233,11 @@ impl<'a> Reader<'a> {
 
     fn server(&mut self) -> Result<Server, DecodeError> {
         let text = self.text()?;
-        if text.is_empty() || !is_jid_part(&text) { Err(DecodeError::BadJid) } else { Ok(Server::from(&*text)) }
+        if text.is_empty() || !is_jid_part(&text) {
+            Err(DecodeError::BadJid)
+        } else {
+            Ok(Server::from(&*text))
+        }
     }
 
     /// The entry count of a list; `None` when `form` does not start a list.
@@ -315,7 +317,8 @@ fn jid(user: Text, device: u16, server: Server) -> Result<Jid, DecodeError> {
 /// No separators, blanks or control characters, so that the text form means the same JID; not longer than any real
 /// one. Users and servers become keys of tables.
 fn is_jid_part(text: &str) -> bool {
-    text.len() <= LONGEST_JID_PART && text.bytes().all(|byte| byte > b' ' && !matches!(byte, b'@' | b':' | 0x7f))
+    text.len() <= LONGEST_JID_PART
+        && text.bytes().all(|byte| byte > b' ' && !matches!(byte, b'@' | b':' | 0x7f))
 }
 
 /// Bit of the flag byte: the body is deflated with a zlib header.

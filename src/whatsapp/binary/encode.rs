@@ -69,7 +69,9 @@ fn write_text(out: &mut Vec<u8>, text: &str) {
         Some(Token::Single(byte)) => out.push(byte),
         Some(Token::Double(table, index)) => out.extend([table, index]),
         None if text.is_empty() || text.len() > LONGEST_PACKED => write_bytes(out, text.as_bytes()),
-        None if text.bytes().all(|byte| nibble(byte).is_some()) => write_packed(out, tag::NIBBLE_8, text, nibble),
+        None if text.bytes().all(|byte| nibble(byte).is_some()) => {
+            write_packed(out, tag::NIBBLE_8, text, nibble)
+        }
         None if text.bytes().all(|byte| hex(byte).is_some()) => write_packed(out, tag::HEX_8, text, hex),
         None => write_bytes(out, text.as_bytes()),
     }
@@ -113,7 +115,8 @@ fn write_jid(out: &mut Vec<u8>, jid: &Jid) {
         (Some(_), Err(_)) => return write_jid_pair(out, jid),
         (None, _) => {}
     }
-    let integrator = jid.user.split_once('-').and_then(|(number, user)| Some((number.parse::<u16>().ok()?, user)));
+    let integrator =
+        jid.user.split_once('-').and_then(|(number, user)| Some((number.parse::<u16>().ok()?, user)));
     match (&jid.server, integrator) {
         (Server::Messenger, _) => {
             out.push(tag::FB_JID);

@@ -1,10 +1,7 @@
 use std::borrow::Cow;
 
-
 use super::*;
-use crate::whatsapp::{
-    jid::{Jid, Server},
-};
+use crate::whatsapp::jid::{Jid, Server};
 
 /// What a node looks like after a trip over the wire: empty attributes are gone, text without a short form is bytes.
 fn over_the_wire(node: &Node) -> Node {
