@@ -3,7 +3,9 @@
 //! It knows nothing of sessions or WhatsApp. The worker's API and the sandbox's control API both run on it.
 //! [`HttpServer::start`] is the way in; the handler sees a whole [`Request`] and answers with a whole [`Response`].
 
+mod lane;
 mod message;
+mod runtime_dir;
 mod server;
 
 pub use message::{Request, Response};
