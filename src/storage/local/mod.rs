@@ -4,10 +4,20 @@
 //! everybody: the cost of a sync to disk is shared by all sessions. Readers have connections of their own.
 //! It is a cache and a journal, never a thing to administer: the schema migrates itself.
 
+mod apply;
+mod reader;
 mod records;
+mod schema;
 mod session_store;
+mod writer;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::Arc,
+    thread::{Builder, JoinHandle},
+};
+
+use crossbeam_channel::Sender;
 
 pub use records::{
     Answer, Claim, IdempotencyRecord, MessageFilter, MessagePage, SessionKey, SessionPatch, SessionRow,
@@ -15,16 +25,36 @@ pub use records::{
 };
 pub use session_store::SessionStore;
 
+use self::{
+    apply::Outcome,
+    reader::Readers,
+    writer::{Health, Job, Op, Writer},
+};
 use crate::whatsapp::state::Batch;
 
 /// The store. Cheap to clone; the last clone dropped stops the store thread after its queue is written.
 #[derive(Clone)]
-pub struct LocalStore {}
+pub struct LocalStore {
+    inner: Arc<Inner>,
+}
 
-/// Told by the store thread what became of a submitted batch. Must not block.
+struct Inner {
+    /// Taken out to end the store thread.
+    queue: Option<Sender<Job>>,
+    readers: Readers,
+    health: Arc<Health>,
+    thread: Option<JoinHandle<()>>,
+    /// Last field: given back when the thread has closed the file.
+    _lock: schema::DirectoryLock,
+}
+
+/// Told by the store thread what became of what a session submitted. Must not block.
 pub trait CommitListener: Send + Sync {
-    /// The batch with this number is durable (or failed as a whole). `last_seq` is the number of its last event.
-    fn committed(&self, number: u64, result: Result<Option<u64>, StoreError>);
+    /// The batch with this number is durable, or failed as a whole. `last_seq` is the number of its last event.
+    fn committed(&self, number: u64, last_seq: Result<Option<u64>, StoreError>);
+
+    /// The same for [`LocalStore::report`].
+    fn reported(&self, number: u64, last_seq: Result<Option<u64>, StoreError>);
 }
 
 impl LocalStore {
@@ -32,21 +62,53 @@ impl LocalStore {
     ///
     /// # Errors
     /// [`StoreError`] with one clear line: locked by another worker, damaged file, newer schema, no permission.
-    pub fn open(_dir: &Path) -> Result<Self, StoreError> {
-        Err(StoreError::Stopped)
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let lock = schema::lock(dir)?;
+        let conn = schema::open_writer(dir)?;
+        let readers = Readers::open(dir)?;
+        let health = Arc::new(Health::default());
+        let (queue, jobs) = crossbeam_channel::bounded(writer::QUEUE);
+        let writer = Writer::new(conn, Arc::clone(&health));
+        let thread = Builder::new()
+            .name("store".into())
+            .spawn(move || writer.run(&jobs))
+            .map_err(|error| StoreError::Io(format!("no thread for the store: {error}")))?;
+        let store = Self {
+            inner: Arc::new(Inner { queue: Some(queue), readers, health, thread: Some(thread), _lock: lock }),
+        };
+        store.finish_deletions()?;
+        Ok(store)
     }
 
     /// Queues a batch of engine writes. Batches of one session become durable in the order of submission.
+    /// Waits while the queue is full.
     ///
     /// # Errors
     /// [`StoreError::Stopped`] when the store thread is gone; everything else reaches the listener.
     pub fn submit(
         &self,
-        _session: SessionKey,
-        _batch: Batch,
-        _listener: &Arc<dyn CommitListener>,
+        session: SessionKey,
+        batch: Batch,
+        listener: &Arc<dyn CommitListener>,
     ) -> Result<(), StoreError> {
-        Err(StoreError::Stopped)
+        self.send(Job::Batch { session, batch, listener: Arc::clone(listener) })
+    }
+
+    /// Queues a change of the session's row, an event of its log, or both together, behind everything submitted.
+    /// The listener hears of it under `number`.
+    ///
+    /// # Errors
+    /// As for [`LocalStore::submit`].
+    pub fn report(
+        &self,
+        session: SessionKey,
+        number: u64,
+        patch: Option<SessionPatch>,
+        event: Option<(&'static str, String)>,
+        listener: &Arc<dyn CommitListener>,
+    ) -> Result<(), StoreError> {
+        let patch = patch.map(Box::new);
+        self.send(Job::Report { session, number, patch, event, listener: Arc::clone(listener) })
     }
 
     /// Adds a session row; `None` when the id is taken.
@@ -55,11 +117,41 @@ impl LocalStore {
     /// [`StoreError`] when it could not be made durable.
     pub fn create_session(
         &self,
-        _id: &str,
-        _user_id: &str,
-        _name: Option<&str>,
+        id: &str,
+        user_id: &str,
+        name: Option<&str>,
     ) -> Result<Option<SessionRow>, StoreError> {
-        Err(StoreError::Stopped)
+        let op = Op::Create { id: id.into(), user_id: user_id.into(), name: name.map(Into::into) };
+        match self.call(op)? {
+            Outcome::Session(row) => Ok(row),
+            _ => Ok(None),
+        }
+    }
+
+    /// Changes a session row and waits until that is durable.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it could not be made durable.
+    pub fn update_session(&self, session: SessionKey, patch: SessionPatch) -> Result<(), StoreError> {
+        self.call(Op::Update { session, patch }).map(drop)
+    }
+
+    /// Removes the engine's state of a session: keys, ratchets, everything but history and events.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it could not be made durable.
+    pub fn forget_state(&self, session: SessionKey) -> Result<(), StoreError> {
+        self.call(Op::Forget { session }).map(drop)
+    }
+
+    /// Removes every row of a session. Its id is free at once; a deletion that is interrupted goes on at the next
+    /// [`LocalStore::open`].
+    ///
+    /// # Errors
+    /// [`StoreError`] when it could not be made durable.
+    pub fn delete_session(&self, session: SessionKey) -> Result<(), StoreError> {
+        self.call(Op::MarkDeleted { session })?;
+        self.delete_rows(session)
     }
 
     /// Claims an idempotency key. The first claim of a key wins; later ones see the record of the first.
@@ -68,12 +160,16 @@ impl LocalStore {
     /// [`StoreError`] when it could not be made durable.
     pub fn claim_idempotency(
         &self,
-        _session: SessionKey,
-        _key: &str,
-        _request_hash: [u8; 32],
-        _message_id: &str,
+        session: SessionKey,
+        key: &str,
+        request_hash: [u8; 32],
+        message_id: &str,
     ) -> Result<Claim, StoreError> {
-        Err(StoreError::Stopped)
+        let op = Op::Claim { session, key: key.into(), request_hash, message_id: message_id.into() };
+        match self.call(op)? {
+            Outcome::Claim(claim) => Ok(claim),
+            _ => Err(StoreError::Stopped),
+        }
     }
 
     /// Stores the answer under a claimed key.
@@ -82,35 +178,47 @@ impl LocalStore {
     /// [`StoreError`] when it could not be made durable.
     pub fn answer_idempotency(
         &self,
-        _session: SessionKey,
-        _key: &str,
-        _answer: Answer,
+        session: SessionKey,
+        key: &str,
+        answer: Answer,
     ) -> Result<(), StoreError> {
-        Err(StoreError::Stopped)
+        self.call(Op::Answer { session, key: key.into(), answer }).map(drop)
     }
 
     /// Gives a claimed key back: the request failed before anything left, so it may be tried again.
     ///
     /// # Errors
     /// [`StoreError`] when it could not be made durable.
-    pub fn release_idempotency(&self, _session: SessionKey, _key: &str) -> Result<(), StoreError> {
-        Err(StoreError::Stopped)
+    pub fn release_idempotency(&self, session: SessionKey, key: &str) -> Result<(), StoreError> {
+        self.call(Op::Release { session, key: key.into() }).map(drop)
+    }
+
+    /// What is remembered under an idempotency key.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn idempotency(
+        &self,
+        session: SessionKey,
+        key: &str,
+    ) -> Result<Option<IdempotencyRecord>, StoreError> {
+        self.inner.readers.take()?.idempotency(session, key)
     }
 
     /// A page of message history, newest first, with the number of all messages that match.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
-    pub fn messages(&self, _session: SessionKey, _filter: &MessageFilter) -> Result<MessagePage, StoreError> {
-        Err(StoreError::Stopped)
+    pub fn messages(&self, session: SessionKey, filter: &MessageFilter) -> Result<MessagePage, StoreError> {
+        self.inner.readers.take()?.messages(session, filter)
     }
 
     /// One message by id, the newest when several chats have it.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
-    pub fn message(&self, _session: SessionKey, _id: &str) -> Result<Option<StoredMessage>, StoreError> {
-        Err(StoreError::Stopped)
+    pub fn message(&self, session: SessionKey, id: &str) -> Result<Option<StoredMessage>, StoreError> {
+        self.inner.readers.take()?.message(session, id)
     }
 
     /// Events of a session with a number above `after`, in order, at most `limit`.
@@ -119,11 +227,27 @@ impl LocalStore {
     /// [`StoreError`] when the store cannot be read.
     pub fn events(
         &self,
-        _session: SessionKey,
-        _after: u64,
-        _limit: u32,
+        session: SessionKey,
+        after: u64,
+        limit: u32,
     ) -> Result<Vec<StoredEvent>, StoreError> {
-        Err(StoreError::Stopped)
+        self.inner.readers.take()?.events(session, after, limit)
+    }
+
+    /// Numbers of the oldest and the newest event that are kept; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn event_span(&self, session: SessionKey) -> Result<Option<(u64, u64)>, StoreError> {
+        self.inner.readers.take()?.event_span(session)
+    }
+
+    /// All sessions, by id.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn sessions(&self) -> Result<Vec<SessionRow>, StoreError> {
+        self.inner.readers.take()?.sessions()
     }
 
     /// Number of stored messages of all sessions.
@@ -131,12 +255,47 @@ impl LocalStore {
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
     pub fn message_count(&self) -> Result<u64, StoreError> {
-        Err(StoreError::Stopped)
+        self.inner.readers.take()?.message_count()
     }
 
-    /// Whether the last commit worked; the reason when it did not.
+    /// Why writes are refused at the moment; `None` when all is well. The store tries again by itself.
     #[must_use]
     pub fn health(&self) -> Option<StoreError> {
-        None
+        self.inner.health.error()
+    }
+
+    fn finish_deletions(&self) -> Result<(), StoreError> {
+        let left = self.inner.readers.take()?.deleting()?;
+        left.into_iter().try_for_each(|session| self.delete_rows(session))
+    }
+
+    fn delete_rows(&self, session: SessionKey) -> Result<(), StoreError> {
+        while matches!(self.call(Op::DeleteSome { session })?, Outcome::More(true)) {}
+        Ok(())
+    }
+
+    fn call(&self, op: Op) -> Result<Outcome, StoreError> {
+        let (answer, outcome) = crossbeam_channel::bounded(1);
+        self.send(Job::Call { op, answer })?;
+        outcome.recv().map_err(|_| StoreError::Stopped)?
+    }
+
+    fn send(&self, job: Job) -> Result<(), StoreError> {
+        let queue = self.inner.queue.as_ref().ok_or(StoreError::Stopped)?;
+        queue.send(job).map_err(|_| StoreError::Stopped)
     }
 }
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the store thread panicked");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

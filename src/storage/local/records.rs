@@ -1,6 +1,11 @@
 //! Rows as the rest of the program sees them.
 
-use crate::whatsapp::{jid::Jid, model::MessageRecord};
+use rusqlite::Row;
+
+use crate::whatsapp::{
+    jid::Jid,
+    model::{MessageRecord, MessageStatus},
+};
 
 /// Internal number of a session. Never used again after a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -193,4 +198,106 @@ pub enum StoreError {
     /// The store thread has stopped.
     #[error("the local store is closed")]
     Stopped,
+}
+
+/// Columns that [`session_row`] reads.
+pub(super) const SESSION_COLUMNS: &str = "key, id, user_id, name, status, phone, lid, push_name, wanted, error, \
+     created_ms, updated_ms, last_activity_ms";
+
+pub(super) fn session_row(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
+    Ok(SessionRow {
+        key: SessionKey(row.get(0)?),
+        id: row.get(1)?,
+        user_id: row.get(2)?,
+        name: row.get(3)?,
+        status: row.get(4)?,
+        phone: row.get(5)?,
+        lid: row.get(6)?,
+        push_name: row.get(7)?,
+        wanted: row.get(8)?,
+        error: row.get(9)?,
+        created_ms: unsigned(row.get(10)?),
+        updated_ms: unsigned(row.get(11)?),
+        last_activity_ms: row.get::<_, Option<i64>>(12)?.map(unsigned),
+    })
+}
+
+/// Columns that [`stored_message`] reads, of `messages` joined with `chats`.
+pub(super) const MESSAGE_COLUMNS: &str = "messages.id, chats.jid, sender, from_me, kind, content, push_name, \
+     target_id, timestamp_s, status, raw, sent_s, delivered_s, read_s, played_s, error";
+
+pub(super) fn stored_message(row: &Row<'_>) -> rusqlite::Result<StoredMessage> {
+    let second = |index| row.get::<_, Option<i64>>(index).map(|at| at.map(unsigned));
+    Ok(StoredMessage {
+        record: MessageRecord {
+            id: row.get(0)?,
+            chat: jid(row, 1)?,
+            sender: jid(row, 2)?,
+            from_me: row.get(3)?,
+            kind: row.get(4)?,
+            content: row.get(5)?,
+            push_name: row.get(6)?,
+            target_id: row.get(7)?,
+            timestamp: unsigned(row.get(8)?),
+            status: status(row, 9)?,
+            raw: row.get(10)?,
+        },
+        times: StatusTimes {
+            sent_s: second(11)?,
+            delivered_s: second(12)?,
+            read_s: second(13)?,
+            played_s: second(14)?,
+        },
+        error: row.get(15)?,
+    })
+}
+
+pub(super) const IDEMPOTENCY_QUERY: &str = "SELECT request_hash, message_id, status, body, created_ms \
+     FROM idempotency WHERE session = ?1 AND key = ?2";
+
+pub(super) fn idempotency_record(row: &Row<'_>) -> rusqlite::Result<IdempotencyRecord> {
+    let status: Option<u16> = row.get(2)?;
+    let body: Option<Vec<u8>> = row.get(3)?;
+    Ok(IdempotencyRecord {
+        request_hash: row.get(0)?,
+        message_id: row.get(1)?,
+        answer: status.map(|status| Answer { status, body: body.unwrap_or_default() }),
+        created_ms: unsigned(row.get(4)?),
+    })
+}
+
+/// SQLite's integers are signed; nothing we count comes near the bound.
+pub(super) fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+pub(super) fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+/// What an error of SQLite means to us.
+pub(super) fn store_error(error: &rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => StoreError::Full,
+        _ => StoreError::Io(error.to_string()),
+    }
+}
+
+fn jid(row: &Row<'_>, index: usize) -> rusqlite::Result<Jid> {
+    let text: String = row.get(index)?;
+    text.parse().map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, Box::new(error))
+    })
+}
+
+fn status(row: &Row<'_>, index: usize) -> rusqlite::Result<MessageStatus> {
+    Ok(match row.get(index)? {
+        1u8 => MessageStatus::Pending,
+        2 => MessageStatus::Sent,
+        3 => MessageStatus::Delivered,
+        4 => MessageStatus::Read,
+        5 => MessageStatus::Played,
+        6 => MessageStatus::Failed,
+        other => return Err(rusqlite::Error::IntegralValueOutOfRange(index, other.into())),
+    })
 }

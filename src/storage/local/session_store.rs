@@ -1,6 +1,6 @@
 //! Sight of one session's durable state, for its engine.
 
-use super::{LocalStore, SessionKey};
+use super::{LocalStore, SessionKey, StoreError, reader::Reader};
 use crate::whatsapp::{
     jid::Jid,
     model::MessageRecord,
@@ -23,21 +23,30 @@ impl SessionStore {
 }
 
 impl StateRead for SessionStore {
-    fn get(&self, _table: Table, _key: &str) -> Result<Option<Vec<u8>>, ReadError> {
-        let _ = (&self.store, self.session);
-        Ok(None)
+    fn get(&self, table: Table, key: &str) -> Result<Option<Vec<u8>>, ReadError> {
+        self.read(|reader| reader.state(self.session, table as u8, key))
     }
 
-    fn keys(&self, _table: Table, _prefix: &str) -> Result<Vec<String>, ReadError> {
-        Ok(Vec::new())
+    fn keys(&self, table: Table, prefix: &str) -> Result<Vec<String>, ReadError> {
+        self.read(|reader| reader.state_keys(self.session, table as u8, prefix))
     }
 
     fn message(
         &self,
-        _chat: &Jid,
-        _id: &str,
-        _sender: Option<&Jid>,
+        chat: &Jid,
+        id: &str,
+        sender: Option<&Jid>,
     ) -> Result<Option<MessageRecord>, ReadError> {
-        Ok(None)
+        self.read(|reader| reader.history(self.session, chat, id, sender))
+    }
+}
+
+impl SessionStore {
+    fn read<T>(
+        &self,
+        question: impl FnOnce(&Reader<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, ReadError> {
+        let answer = self.store.inner.readers.take().and_then(|reader| question(&reader));
+        answer.map_err(|error| ReadError(error.to_string()))
     }
 }

@@ -1,0 +1,523 @@
+//! What the store thread does to the database: one function per kind of work, inside an open transaction.
+//!
+//! What every batch of a session needs again and again (its event counter, its chat numbers) is remembered in
+//! [`Known`], so that a message costs its inserts and nothing else. After a rollback all of it is forgotten.
+
+use std::collections::HashMap;
+
+use rand_core::{OsRng, RngCore};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{
+    Claim, IdempotencyRecord, SessionKey, SessionPatch, SessionRow, StoreError, records, writer::Op,
+};
+use crate::{
+    storage::events,
+    whatsapp::{
+        jid::Jid,
+        model::{MessageRecord, MessageStatus},
+        state::{Batch, Write},
+    },
+};
+
+/// Events kept per session: the newest ones, and none older than [`EVENTS_KEPT_MS`] (the last one always stays,
+/// it carries the count).
+pub(super) const EVENTS_KEPT: i64 = 10_000;
+/// Seven days.
+pub(super) const EVENTS_KEPT_MS: i64 = 7 * 24 * 3_600_000;
+/// An idempotency key is remembered for a day.
+pub(super) const IDEMPOTENCY_KEPT_MS: i64 = 24 * 3_600_000;
+/// Old events are cut off each time this many new ones came.
+const PRUNE_EVERY: i64 = 256;
+/// Rows removed in one transaction, so that nobody waits long behind a deletion or a clean-up.
+const ROWS_AT_ONCE: i64 = 2_000;
+/// Chat numbers remembered over all sessions, about 100 bytes each.
+const CHATS_KNOWN: usize = 20_000;
+/// Bits of the sort key below the second.
+pub(super) const SORT_BITS: u32 = 20;
+
+/// Result of one piece of work.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Done,
+    Session(Option<SessionRow>),
+    Claim(Claim),
+    /// Whether rows are left to delete.
+    More(bool),
+}
+
+/// What is known of sessions without asking the database.
+#[derive(Default)]
+pub(super) struct Known {
+    sessions: HashMap<i64, KnownSession>,
+    chats: usize,
+    /// Counts that are written once per transaction.
+    session_counts: HashMap<i64, SessionCount>,
+    chat_counts: HashMap<i64, i64>,
+}
+
+#[derive(Default)]
+struct KnownSession {
+    last_seq: i64,
+    /// Last second a message was filed under, and the last sort key given out in it.
+    last_second: i64,
+    last_sort: i64,
+    chats: HashMap<String, i64>,
+}
+
+#[derive(Default)]
+struct SessionCount {
+    messages: i64,
+    activity_ms: i64,
+}
+
+/// A connection with an open transaction, the time, and what is known.
+pub(super) struct Applier<'c> {
+    pub(super) conn: &'c Connection,
+    pub(super) known: &'c mut Known,
+    pub(super) now_ms: i64,
+}
+
+type Result<T> = std::result::Result<T, Failure>;
+
+/// Why a piece of work failed: the database, or the work itself.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Sqlite(rusqlite::Error),
+    Work(StoreError),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Sqlite(error) => records::store_error(&error),
+            Failure::Work(error) => error,
+        }
+    }
+}
+
+impl Applier<'_> {
+    /// Applies an engine's batch; the number of its last event, if it had one.
+    pub(super) fn batch(&mut self, session: SessionKey, batch: &Batch) -> Result<Option<u64>> {
+        let SessionKey(session) = session;
+        self.session(session)?;
+        let mut last_seq = None;
+        for write in &batch.writes {
+            match write {
+                Write::Put(table, key, value) => {
+                    self.run(
+                        "INSERT INTO state (session, tbl, key, value) VALUES (?1, ?2, ?3, ?4)
+                         ON CONFLICT DO UPDATE SET value = excluded.value",
+                        params![session, *table as u8, key, value],
+                    )?;
+                }
+                Write::Delete(table, key) => {
+                    self.run(
+                        "DELETE FROM state WHERE session = ?1 AND tbl = ?2 AND key = ?3",
+                        params![session, *table as u8, key],
+                    )?;
+                }
+                Write::Clear(table) => {
+                    self.run(
+                        "DELETE FROM state WHERE session = ?1 AND tbl = ?2",
+                        params![session, *table as u8],
+                    )?;
+                }
+                Write::Message(record) => self.message(session, record)?,
+                Write::Status { chat, id, status, participant, timestamp, error } => {
+                    let change =
+                        StatusChange { id, status: *status, timestamp: *timestamp, error: error.as_deref() };
+                    self.status(session, chat, participant.as_ref(), &change)?;
+                }
+                Write::Event(event) => {
+                    let (kind, payload) = events::encode(event);
+                    last_seq = Some(self.event(session, kind, &payload)?);
+                }
+            }
+        }
+        Ok(last_seq)
+    }
+
+    /// Anything that is not an engine's batch.
+    pub(super) fn op(&mut self, op: &Op) -> Result<Outcome> {
+        match op {
+            Op::Create { id, user_id, name } => self.create(id, user_id, name.as_deref()),
+            Op::Claim { session, key, request_hash, message_id } => {
+                self.claim(session.0, key, request_hash, message_id)
+            }
+            Op::Answer { session, key, answer } => {
+                self.run(
+                    "UPDATE idempotency SET status = ?3, body = ?4 WHERE session = ?1 AND key = ?2",
+                    params![session.0, key, answer.status, answer.body],
+                )?;
+                Ok(Outcome::Done)
+            }
+            Op::Release { session, key } => {
+                self.run(
+                    "DELETE FROM idempotency WHERE session = ?1 AND key = ?2 AND status IS NULL",
+                    params![session.0, key],
+                )?;
+                Ok(Outcome::Done)
+            }
+            Op::Update { session, patch } => {
+                self.session(session.0)?;
+                self.update(session.0, patch)?;
+                Ok(Outcome::Done)
+            }
+            Op::Forget { session } => {
+                self.run("DELETE FROM state WHERE session = ?1", params![session.0])?;
+                Ok(Outcome::Done)
+            }
+            Op::MarkDeleted { session } => self.mark_deleted(session.0),
+            Op::DeleteSome { session } => self.delete_some(session.0),
+            Op::Tidy => self.tidy(),
+            Op::Probe => {
+                self.run(
+                    "INSERT INTO meta (key, value) VALUES ('probe', ?1)
+                     ON CONFLICT DO UPDATE SET value = excluded.value",
+                    params![self.now_ms.to_string()],
+                )?;
+                Ok(Outcome::Done)
+            }
+        }
+    }
+
+    /// A change of the session's row with the event that tells of it.
+    pub(super) fn report(
+        &mut self,
+        session: SessionKey,
+        patch: Option<&SessionPatch>,
+        event: Option<&(&'static str, String)>,
+    ) -> Result<Option<u64>> {
+        self.session(session.0)?;
+        if let Some(patch) = patch {
+            self.update(session.0, patch)?;
+        }
+        event.map(|(kind, payload)| self.event(session.0, kind, payload)).transpose()
+    }
+
+    /// Writes the counts that were collected; last thing before the commit.
+    pub(super) fn counts(&mut self) -> rusqlite::Result<()> {
+        for (session, count) in std::mem::take(&mut self.known.session_counts) {
+            self.conn
+                .prepare_cached(
+                    "UPDATE sessions SET messages = messages + ?2,
+                     last_activity_ms = max(coalesce(last_activity_ms, 0), ?3) WHERE key = ?1",
+                )?
+                .execute(params![session, count.messages, count.activity_ms])?;
+        }
+        for (chat, count) in std::mem::take(&mut self.known.chat_counts) {
+            self.conn
+                .prepare_cached("UPDATE chats SET messages = messages + ?2 WHERE key = ?1")?
+                .execute(params![chat, count])?;
+        }
+        Ok(())
+    }
+
+    fn run(&self, sql: &str, params: &[&dyn rusqlite::ToSql]) -> rusqlite::Result<usize> {
+        self.conn.prepare_cached(sql)?.execute(params)
+    }
+
+    /// Makes sure that the session exists and its counters are known.
+    fn session(&mut self, session: i64) -> Result<&mut KnownSession> {
+        if self.known.chats > CHATS_KNOWN {
+            self.known.sessions.clear();
+            self.known.chats = 0;
+        }
+        match self.known.sessions.entry(session) {
+            std::collections::hash_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                let last_seq = self
+                    .conn
+                    .prepare_cached(
+                        "SELECT coalesce((SELECT max(seq) FROM events WHERE session = ?1), 0)
+                         FROM sessions WHERE key = ?1 AND deleting = 0",
+                    )?
+                    .query_row([session], |row| row.get(0))
+                    .optional()?
+                    .ok_or(Failure::Work(StoreError::NoSession))?;
+                Ok(entry.insert(KnownSession { last_seq, ..KnownSession::default() }))
+            }
+        }
+    }
+
+    fn message(&mut self, session: i64, record: &MessageRecord) -> Result<()> {
+        let chat = self.chat(session, &record.chat.to_string())?;
+        let sort = self.sort_key(session, records::int(record.timestamp))?;
+        let added = self.run(
+            "INSERT INTO messages (session, sort, chat, id, sender, from_me, kind, content, push_name,
+                 target_id, timestamp_s, status, raw)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+             ON CONFLICT (session, id, chat, sender) DO NOTHING",
+            params![
+                session,
+                sort,
+                chat,
+                record.id,
+                record.sender.to_string(),
+                record.from_me,
+                record.kind,
+                record.content,
+                record.push_name,
+                record.target_id,
+                records::int(record.timestamp),
+                record.status as u8,
+                record.raw
+            ],
+        )?;
+        if added > 0 {
+            let count = self.known.session_counts.entry(session).or_default();
+            count.messages += 1;
+            count.activity_ms = self.now_ms;
+            *self.known.chat_counts.entry(chat).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    /// The chat's number; a chat seen for the first time gets one.
+    fn chat(&mut self, session: i64, jid: &str) -> Result<i64> {
+        if let Some(chat) = self.session(session)?.chats.get(jid) {
+            return Ok(*chat);
+        }
+        let chat = match self.known_chat(session, jid)? {
+            Some(chat) => chat,
+            None => self
+                .conn
+                .prepare_cached("INSERT INTO chats (session, jid) VALUES (?1, ?2) RETURNING key")?
+                .query_row(params![session, jid], |row| row.get(0))?,
+        };
+        self.known.chats += 1;
+        self.session(session)?.chats.insert(jid.to_owned(), chat);
+        Ok(chat)
+    }
+
+    fn known_chat(&mut self, session: i64, jid: &str) -> Result<Option<i64>> {
+        if let Some(chat) = self.session(session)?.chats.get(jid) {
+            return Ok(Some(*chat));
+        }
+        Ok(self
+            .conn
+            .prepare_cached("SELECT key FROM chats WHERE session = ?1 AND jid = ?2")?
+            .query_row(params![session, jid], |row| row.get(0))
+            .optional()?)
+    }
+
+    /// The next free sort key within a second: behind every message filed under it before.
+    fn sort_key(&mut self, session: i64, timestamp_s: i64) -> Result<i64> {
+        let second = timestamp_s.clamp(0, i64::MAX >> (SORT_BITS + 1));
+        let known = self.session(session)?;
+        if known.last_second == second && known.last_sort > 0 {
+            known.last_sort += 1;
+            return Ok(known.last_sort);
+        }
+        let first = second << SORT_BITS;
+        let last: Option<i64> = self
+            .conn
+            .prepare_cached("SELECT max(sort) FROM messages WHERE session = ?1 AND sort BETWEEN ?2 AND ?3")?
+            .query_row(params![session, first, first + (1 << SORT_BITS) - 1], |row| row.get(0))?;
+        let sort = last.map_or(first + 1, |last| last + 1);
+        let known = self.session(session)?;
+        known.last_second = second;
+        known.last_sort = sort;
+        Ok(sort)
+    }
+
+    fn status(
+        &mut self,
+        session: i64,
+        chat: &Jid,
+        participant: Option<&Jid>,
+        change: &StatusChange<'_>,
+    ) -> Result<()> {
+        let Some(chat) = self.known_chat(session, &chat.to_string())? else { return Ok(()) };
+        let at = records::int(change.timestamp);
+        // A failure counts only while nothing better is known, and any real progress ends it.
+        self.run(
+            "UPDATE messages SET
+                 status = CASE WHEN ?4 = 6 THEN iif(status <= 2, 6, status)
+                               WHEN status = 6 THEN ?4 ELSE max(status, ?4) END,
+                 sent_s = iif(?4 = 2, coalesce(sent_s, ?5), sent_s),
+                 delivered_s = iif(?4 = 3, coalesce(delivered_s, ?5), delivered_s),
+                 read_s = iif(?4 = 4, coalesce(read_s, ?5), read_s),
+                 played_s = iif(?4 = 5, coalesce(played_s, ?5), played_s),
+                 error = CASE WHEN ?4 <> 6 THEN NULL WHEN status <= 2 THEN ?6 ELSE error END
+             WHERE session = ?1 AND id = ?2 AND chat = ?3 AND from_me = 1",
+            params![session, change.id, chat, change.status as u8, at, change.error],
+        )?;
+        if let Some(participant) = participant {
+            self.run(
+                "INSERT INTO receipts (session, sort, participant, status, timestamp_s)
+                 SELECT session, sort, ?4, ?5, ?6 FROM messages
+                 WHERE session = ?1 AND id = ?2 AND chat = ?3 AND from_me = 1
+                 ON CONFLICT DO NOTHING",
+                params![session, change.id, chat, participant.to_string(), change.status as u8, at],
+            )?;
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, session: i64, kind: &str, payload: &str) -> Result<u64> {
+        let known = self.session(session)?;
+        known.last_seq += 1;
+        let seq = known.last_seq;
+        self.run(
+            "INSERT INTO events (session, seq, kind, created_ms, payload) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![session, seq, kind, self.now_ms, payload],
+        )?;
+        if seq % PRUNE_EVERY == 0 {
+            self.run(
+                "DELETE FROM events WHERE session = ?1 AND seq <= ?2",
+                params![session, seq - EVENTS_KEPT],
+            )?;
+        }
+        Ok(records::unsigned(seq))
+    }
+
+    fn create(&mut self, id: &str, user_id: &str, name: Option<&str>) -> Result<Outcome> {
+        let mut uid = [0u8; 8];
+        OsRng.fill_bytes(&mut uid);
+        let uid = uid.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let row = self
+            .conn
+            .prepare_cached(&format!(
+                "INSERT INTO sessions (id, uid, user_id, name, status, wanted, created_ms, updated_ms)
+                 VALUES (?1, ?2, ?3, ?4, 'disconnected', 0, ?5, ?5)
+                 ON CONFLICT (id) DO NOTHING RETURNING {}",
+                records::SESSION_COLUMNS
+            ))?
+            .query_row(params![id, uid, user_id, name, self.now_ms], records::session_row)
+            .optional()?;
+        Ok(Outcome::Session(row))
+    }
+
+    fn update(&mut self, session: i64, patch: &SessionPatch) -> Result<()> {
+        let text = |value: &Option<Option<String>>| value.clone().flatten();
+        self.run(
+            "UPDATE sessions SET updated_ms = ?2, status = coalesce(?3, status),
+                 phone = iif(?4, ?5, phone), lid = iif(?6, ?7, lid), push_name = iif(?8, ?9, push_name),
+                 wanted = coalesce(?10, wanted), error = iif(?11, ?12, error),
+                 last_activity_ms = coalesce(?13, last_activity_ms)
+             WHERE key = ?1",
+            params![
+                session,
+                self.now_ms,
+                patch.status,
+                patch.phone.is_some(),
+                text(&patch.phone),
+                patch.lid.is_some(),
+                text(&patch.lid),
+                patch.push_name.is_some(),
+                text(&patch.push_name),
+                patch.wanted,
+                patch.error.is_some(),
+                text(&patch.error),
+                patch.last_activity_ms.map(records::int)
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn claim(
+        &mut self,
+        session: i64,
+        key: &str,
+        request_hash: &[u8; 32],
+        message_id: &str,
+    ) -> Result<Outcome> {
+        self.session(session)?;
+        let params = params![session, key, request_hash, message_id, self.now_ms];
+        let expired = self.now_ms - IDEMPOTENCY_KEPT_MS;
+        self.run(
+            "DELETE FROM idempotency WHERE session = ?1 AND key = ?2 AND created_ms < ?3",
+            params![session, key, expired],
+        )?;
+        let added = self.run(
+            "INSERT INTO idempotency (session, key, request_hash, message_id, created_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+            params,
+        )?;
+        if added > 0 {
+            return Ok(Outcome::Claim(Claim::New));
+        }
+        let record: IdempotencyRecord = self
+            .conn
+            .prepare_cached(records::IDEMPOTENCY_QUERY)?
+            .query_row(params![session, key], records::idempotency_record)?;
+        Ok(Outcome::Claim(Claim::Existing(record)))
+    }
+
+    /// Frees the public id at once; the rows follow piece by piece, and at the next start if we die here.
+    fn mark_deleted(&mut self, session: i64) -> Result<Outcome> {
+        self.run(
+            "UPDATE sessions SET deleting = 1, wanted = 0, id = '#deleted-' || key
+             WHERE key = ?1 AND deleting = 0",
+            params![session],
+        )?;
+        self.forget(session);
+        Ok(Outcome::Done)
+    }
+
+    fn delete_some(&mut self, session: i64) -> Result<Outcome> {
+        const PIECES: [&str; 6] = [
+            "DELETE FROM state WHERE session = ?1 AND (tbl, key) IN
+                 (SELECT tbl, key FROM state WHERE session = ?1 LIMIT ?2)",
+            "DELETE FROM events WHERE session = ?1 AND seq IN
+                 (SELECT seq FROM events WHERE session = ?1 LIMIT ?2)",
+            "DELETE FROM receipts WHERE session = ?1 AND sort IN
+                 (SELECT sort FROM receipts WHERE session = ?1 LIMIT ?2)",
+            "DELETE FROM messages WHERE session = ?1 AND sort IN
+                 (SELECT sort FROM messages WHERE session = ?1 LIMIT ?2)",
+            "DELETE FROM idempotency WHERE session = ?1 AND key IN
+                 (SELECT key FROM idempotency WHERE session = ?1 LIMIT ?2)",
+            "DELETE FROM chats WHERE session = ?1 AND key IN
+                 (SELECT key FROM chats WHERE session = ?1 LIMIT ?2)",
+        ];
+        for piece in PIECES {
+            if self.run(piece, params![session, ROWS_AT_ONCE])? > 0 {
+                return Ok(Outcome::More(true));
+            }
+        }
+        self.run("DELETE FROM sessions WHERE key = ?1 AND deleting = 1", params![session])?;
+        Ok(Outcome::More(false))
+    }
+
+    /// Drops expired idempotency keys and events past their age, a bounded number at a time.
+    fn tidy(&mut self) -> Result<Outcome> {
+        let keys = self.run(
+            "DELETE FROM idempotency WHERE (session, key) IN
+                 (SELECT session, key FROM idempotency WHERE created_ms < ?1 LIMIT ?2)",
+            params![self.now_ms - IDEMPOTENCY_KEPT_MS, ROWS_AT_ONCE],
+        )?;
+        // Events of a session get older with smaller numbers, so each walk stops at the first young one.
+        let events = self.run(
+            "DELETE FROM events WHERE (session, seq) IN (
+                 SELECT events.session, events.seq FROM sessions JOIN events ON events.session = sessions.key
+                 WHERE events.seq < (SELECT young.seq FROM events AS young WHERE young.session = sessions.key
+                                     AND (young.created_ms >= ?1 OR young.seq =
+                                         (SELECT max(seq) FROM events WHERE session = sessions.key))
+                                     ORDER BY young.seq LIMIT 1)
+                 LIMIT ?2)",
+            params![self.now_ms - EVENTS_KEPT_MS, ROWS_AT_ONCE],
+        )?;
+        let full = usize::try_from(ROWS_AT_ONCE).unwrap_or(usize::MAX);
+        Ok(Outcome::More(keys >= full || events >= full))
+    }
+
+    fn forget(&mut self, session: i64) {
+        self.known.sessions.remove(&session);
+        self.known.session_counts.remove(&session);
+    }
+}
+
+struct StatusChange<'a> {
+    id: &'a str,
+    status: MessageStatus,
+    timestamp: u64,
+    error: Option<&'a str>,
+}
