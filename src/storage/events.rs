@@ -57,7 +57,9 @@ pub fn encode(event: &Event) -> (&'static str, String) {
         Event::Qr { code, expires_in } => {
             ("qr", serde_json::json!({"code": code, "expiresInSeconds": expires_in.as_secs()}).to_string())
         }
-        Event::PasskeyRequired { options } => ("passkey", serde_json::json!({"options": options}).to_string()),
+        Event::PasskeyRequired { options } => {
+            ("passkey", serde_json::json!({"options": options}).to_string())
+        }
     }
 }
 

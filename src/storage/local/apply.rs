@@ -494,19 +494,29 @@ impl Applier<'_> {
                  (SELECT session, key FROM idempotency WHERE created_ms < ?1 LIMIT ?2)",
             params![self.now_ms - IDEMPOTENCY_KEPT_MS, ROWS_AT_ONCE],
         )?;
-        // Events of a session get older with smaller numbers, so each walk stops at the first young one.
-        let events = self.run(
-            "DELETE FROM events WHERE (session, seq) IN (
-                 SELECT events.session, events.seq FROM sessions JOIN events ON events.session = sessions.key
-                 WHERE events.seq < (SELECT young.seq FROM events AS young WHERE young.session = sessions.key
-                                     AND (young.created_ms >= ?1 OR young.seq =
-                                         (SELECT max(seq) FROM events WHERE session = sessions.key))
-                                     ORDER BY young.seq LIMIT 1)
-                 LIMIT ?2)",
-            params![self.now_ms - EVENTS_KEPT_MS, ROWS_AT_ONCE],
-        )?;
+        let sessions = self
+            .conn
+            .prepare_cached("SELECT key FROM sessions")?
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<Vec<i64>>>()?;
+        let mut events = 0;
+        for session in sessions {
+            events += self.tidy_events(session)?;
+        }
         let full = usize::try_from(ROWS_AT_ONCE).unwrap_or(usize::MAX);
         Ok(Outcome::More(keys >= full || events >= full))
+    }
+
+    /// Events of a session get older with smaller numbers, so the walk ends at the first young one. The last one
+    /// stays whatever its age.
+    fn tidy_events(&self, session: i64) -> rusqlite::Result<usize> {
+        self.run(
+            "DELETE FROM events WHERE session = ?1 AND seq IN
+                 (SELECT seq FROM events WHERE session = ?1 AND seq < coalesce(
+                      (SELECT seq FROM events WHERE session = ?1 AND created_ms >= ?2 ORDER BY seq LIMIT 1),
+                      (SELECT max(seq) FROM events WHERE session = ?1)) LIMIT ?3)",
+            params![session, self.now_ms - EVENTS_KEPT_MS, ROWS_AT_ONCE],
+        )
     }
 
     fn forget(&mut self, session: i64) {

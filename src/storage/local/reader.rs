@@ -166,8 +166,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn sessions(&self) -> Result<Vec<SessionRow>, StoreError> {
-        let sql =
-            format!("SELECT {} FROM sessions WHERE deleting = 0 ORDER BY id", records::SESSION_COLUMNS);
+        let sql = format!("SELECT {} FROM sessions WHERE deleting = 0 ORDER BY id", records::SESSION_COLUMNS);
         self.many(&sql, [], records::session_row)
     }
 
@@ -203,12 +202,7 @@ impl Reader<'_> {
         Ok(Some(span))
     }
 
-    fn total(
-        &self,
-        session: SessionKey,
-        filter: &MessageFilter,
-        span: &Span,
-    ) -> Result<u64, StoreError> {
+    fn total(&self, session: SessionKey, filter: &MessageFilter, span: &Span) -> Result<u64, StoreError> {
         let bounded = filter.before.is_some() || filter.after.is_some();
         let total = match span.chat {
             _ if bounded => {
@@ -230,7 +224,8 @@ impl Reader<'_> {
         params: impl Params,
         read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Option<T>, StoreError> {
-        let found = self.conn().prepare_cached(sql).and_then(|mut sql| sql.query_row(params, read).optional());
+        let found =
+            self.conn().prepare_cached(sql).and_then(|mut sql| sql.query_row(params, read).optional());
         found.map_err(|error| records::store_error(&error))
     }
 
@@ -240,7 +235,8 @@ impl Reader<'_> {
         params: impl Params,
         read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>, StoreError> {
-        let found = self.conn().prepare_cached(sql).and_then(|mut sql| sql.query_map(params, read)?.collect());
+        let found =
+            self.conn().prepare_cached(sql).and_then(|mut sql| sql.query_map(params, read)?.collect());
         found.map_err(|error| records::store_error(&error))
     }
 

@@ -42,10 +42,7 @@ impl StateRead for SessionStore {
 }
 
 impl SessionStore {
-    fn read<T>(
-        &self,
-        question: impl FnOnce(&Reader<'_>) -> Result<T, StoreError>,
-    ) -> Result<T, ReadError> {
+    fn read<T>(&self, question: impl FnOnce(&Reader<'_>) -> Result<T, StoreError>) -> Result<T, ReadError> {
         let answer = self.store.inner.readers.take().and_then(|reader| question(&reader));
         answer.map_err(|error| ReadError(error.to_string()))
     }

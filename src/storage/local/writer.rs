@@ -234,7 +234,5 @@ fn is_broken(error: &StoreError) -> bool {
 }
 
 fn now_ms() -> i64 {
-    records::int(
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
-    )
+    records::int(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64))
 }

@@ -21,7 +21,8 @@ fn store_with(messages: Vec<MessageRecord>) -> (tempfile::TempDir, LocalStore, S
 #[test]
 fn pages_are_newest_first_with_the_total_of_the_filter() {
     let chats = ["6281200000001", "6281200000002"];
-    let all = (0..25u64).map(|n| message(chats[(n % 2) as usize], &format!("M{n:02}"), 1000 + n / 5)).collect();
+    let all =
+        (0..25u64).map(|n| message(chats[(n % 2) as usize], &format!("M{n:02}"), 1000 + n / 5)).collect();
     let (_dir, store, key) = store_with(all);
     let page = store.messages(key, &MessageFilter { limit: 3, ..filter() }).unwrap();
     assert_eq!((ids(&page), page.total), (vec!["M24", "M23", "M22"], 25));

@@ -34,8 +34,10 @@ impl Acks {
     /// Waits for `count` answers.
     fn wait(&self, count: usize) -> Vec<(u64, Result<Option<u64>, StoreError>)> {
         let seen = self.seen.lock().unwrap();
-        let (seen, timeout) =
-            self.changed.wait_timeout_while(seen, Duration::from_secs(60), |seen| seen.len() < count).unwrap();
+        let (seen, timeout) = self
+            .changed
+            .wait_timeout_while(seen, Duration::from_secs(60), |seen| seen.len() < count)
+            .unwrap();
         assert!(!timeout.timed_out(), "{} of {count} answers came", seen.len());
         seen.clone()
     }
@@ -128,7 +130,9 @@ fn a_session_id_is_given_once_and_its_row_can_be_changed() {
         ..SessionPatch::default()
     };
     store.update_session(row.key, patch).unwrap();
-    store.update_session(row.key, SessionPatch { error: Some(Some("why".into())), ..Default::default() }).unwrap();
+    store
+        .update_session(row.key, SessionPatch { error: Some(Some("why".into())), ..Default::default() })
+        .unwrap();
     let row = store.sessions().unwrap().remove(0);
     assert_eq!((row.status.as_str(), row.wanted, row.name.as_deref()), ("connected", true, Some("Shop")));
     assert_eq!((row.phone.as_deref(), row.error.as_deref()), (Some("6281200000001"), Some("why")));
@@ -156,8 +160,10 @@ fn deleting_a_session_removes_every_row_of_it_and_of_no_other() {
     let conn = schema::open_reader(dir.path()).unwrap();
     for table in ["state", "messages", "events", "idempotency", "chats"] {
         let count = |key: SessionKey| -> i64 {
-            conn.query_row(&format!("SELECT count(*) FROM {table} WHERE session = ?1"), [key.0], |row| row.get(0))
-                .unwrap()
+            conn.query_row(&format!("SELECT count(*) FROM {table} WHERE session = ?1"), [key.0], |row| {
+                row.get(0)
+            })
+            .unwrap()
         };
         assert_eq!(count(a), 0, "{table}");
         assert!(count(b) > 0, "{table}");
@@ -176,7 +182,9 @@ fn a_deletion_that_was_interrupted_goes_on_at_the_next_start() {
     drop(store);
     let conn = schema::open_reader(dir.path()).unwrap();
     let left: i64 = conn
-        .query_row("SELECT (SELECT count(*) FROM state) + (SELECT count(*) FROM sessions)", [], |row| row.get(0))
+        .query_row("SELECT (SELECT count(*) FROM state) + (SELECT count(*) FROM sessions)", [], |row| {
+            row.get(0)
+        })
         .unwrap();
     assert_eq!(left, 0);
 }

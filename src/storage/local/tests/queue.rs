@@ -64,8 +64,15 @@ fn cost_of_messages() {
     let keys: Vec<_> = (0..SESSIONS).map(|n| session(&store, &format!("s{n}"))).collect();
     let cpu = || {
         let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-        let fields: Vec<u64> =
-            stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2).map(|t| t.parse().unwrap()).collect();
+        let fields: Vec<u64> = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|t| t.parse().unwrap())
+            .collect();
         (fields[0] + fields[1]) as f64 / 100.0
     };
     let run = |name: &str, batches: fn(u64) -> Vec<Vec<Write>>| {
@@ -113,8 +120,11 @@ fn cost_of_messages() {
         vec![vec![Write::Message(Box::new(record))], vec![status, told]]
     });
     run("incoming", |round| {
-        let record =
-            message(&format!("62812{:06}", round % 50), &format!("AC{round:018X}"), 1_700_000_000 + round / 500);
+        let record = message(
+            &format!("62812{:06}", round % 50),
+            &format!("AC{round:018X}"),
+            1_700_000_000 + round / 500,
+        );
         let told = Write::Event(Box::new(Event::Message(Box::new(record.clone()))));
         let mut writes = vec![Write::Message(Box::new(record)), told];
         if round % 32 == 0 {
