@@ -30,6 +30,8 @@ mod x3dh;
 
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod vectors;
 
 pub use address::Address;
 pub use bundle::PreKeyBundle;

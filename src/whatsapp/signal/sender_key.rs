@@ -53,13 +53,14 @@ impl SenderKeyRecord {
     pub fn create(rng: &mut dyn CryptoRngCore) -> Self {
         let mut key = ChainKey([0; 32]);
         rng.fill_bytes(&mut key.0);
-        let signing = KeyPair::generate(rng);
-        let state = SenderKeyState {
-            // 31 bits: some clients read the id as a signed number.
-            key_id: rng.next_u32() >> 1,
-            signing: signing.public,
-            chain: Chain::Own { chain: SendingChain::new(key, 0), signing: signing.private },
-        };
+        // 31 bits: some clients read the id as a signed number.
+        let key_id = rng.next_u32() >> 1;
+        Self::own(key_id, SendingChain::new(key, 0), KeyPair::generate(rng))
+    }
+
+    pub(super) fn own(key_id: u32, chain: SendingChain, signing: KeyPair) -> Self {
+        let chain = Chain::Own { chain, signing: signing.private.clone() };
+        let state = SenderKeyState { key_id, signing: signing.public, chain };
         Self { states: vec![state], dirty: true, receives: 0 }
     }
 
