@@ -4,7 +4,15 @@
 //! real server's error. It knows nothing of our engine and can be driven by any client of the protocol.
 //!
 //! - [`world`]: service, phones and connections joined in memory, sans-IO; for tests on a virtual clock.
+//! - [`link`]: the server end of one connection: Noise, frames, stanza codec.
+//! - [`phone`]: simulated phones with their own Signal identity.
+//! - [`service`]: the server side on stanza level: accounts, devices, prekeys, groups, queues, routing.
 //! - [`violations`]: what clients did wrong.
 
+pub mod link;
+pub mod phone;
+pub mod service;
 pub mod violations;
 pub mod world;
+
+mod rng;

@@ -25,16 +25,22 @@
 //! assert_eq!(world.violations().count(), 0);
 //! ```
 
-use std::{collections::VecDeque, fmt};
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+};
 
 use rand_core::CryptoRngCore;
 use serde::Serialize;
 
-use super::violations::{Violation, Violations};
-use crate::whatsapp::{
-    ctx::Now,
-    keys::{KeyPair, PublicKey},
+use super::{
+    link::{ChainLie, Link, LinkEvent, NoiseIdentity},
+    phone::{Phone, PhoneCtx, Phones},
+    rng::StreamRng,
+    service::{DeviceRef, Fault, MemberChange, Service, ServiceOptions, ServiceOutput},
+    violations::Violation,
 };
+use crate::whatsapp::{ctx::Now, jid::Jid, keys::PublicKey};
 
 /// A client connection, numbered from 1 and never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -123,47 +129,104 @@ pub enum SandboxError {
 /// The simulated WhatsApp in memory.
 pub struct World {
     rng: Box<dyn CryptoRngCore + Send>,
-    root: KeyPair,
+    identity: NoiseIdentity,
+    lie: ChainLie,
+    service: Service,
+    phones: Phones,
+    links: HashMap<ConnId, Link>,
+    last_conn: u64,
     outputs: VecDeque<WorldOutput>,
-    violations: Violations,
 }
 
 impl World {
-    /// An empty world: no accounts, no connections.
+    /// An empty world: no accounts, no connections. `rng` feeds everything that is random.
     #[must_use]
-    pub fn new(mut rng: Box<dyn CryptoRngCore + Send>, _now: Now) -> Self {
-        let root = KeyPair::generate(&mut *rng);
-        Self { rng, root, outputs: VecDeque::new(), violations: Violations::default() }
+    pub fn new(mut rng: Box<dyn CryptoRngCore + Send>, now: Now) -> Self {
+        let identity = NoiseIdentity::new(now.unix_s(), &mut *rng);
+        let service_rng = Box::new(StreamRng::fork(&mut *rng));
+        Self {
+            rng,
+            identity,
+            lie: ChainLie::None,
+            service: Service::new(ServiceOptions::default(), service_rng),
+            phones: Phones::default(),
+            links: HashMap::new(),
+            last_conn: 0,
+            outputs: VecDeque::new(),
+        }
     }
 
     /// What clients must trust: `EngineConfig::noise_root`.
     #[must_use]
     pub fn noise_root(&self) -> PublicKey {
-        self.root.public
+        self.identity.root()
+    }
+
+    /// What is wrong with the certificates of connections opened from now on.
+    pub fn lie(&mut self, lie: ChainLie) {
+        self.lie = lie;
+    }
+
+    /// The service itself: options, faults, groups, views. Call [`World::tick`] after changing something.
+    pub fn service(&mut self) -> &mut Service {
+        &mut self.service
     }
 
     /// Makes an account with its phone; gives back its number.
     ///
     /// # Errors
     /// [`SandboxError::Invalid`] for a bad number, [`SandboxError::Conflict`] when it is taken.
-    pub fn add_phone(&mut self, phone: NewPhone, _now: Now) -> Result<String, SandboxError> {
-        let _ = &mut self.rng;
-        Ok(phone.number)
+    pub fn add_phone(&mut self, phone: NewPhone, now: Now) -> Result<String, SandboxError> {
+        let number = phone.number.clone();
+        self.phones.add(&phone, &mut self.service, &mut *self.rng, now)?;
+        self.run(now);
+        Ok(number)
     }
 
     /// A client's websocket is open.
     pub fn open(&mut self, _now: Now) -> ConnId {
-        ConnId(0)
+        self.last_conn += 1;
+        let connection = ConnId(self.last_conn);
+        self.links.insert(connection, self.identity.link(self.lie, &mut *self.rng));
+        connection
     }
 
     /// Bytes of one binary websocket message from a client.
-    pub fn receive(&mut self, _connection: ConnId, _bytes: &[u8], _now: Now) {}
+    pub fn receive(&mut self, connection: ConnId, bytes: &[u8], now: Now) {
+        let Some(link) = self.links.get_mut(&connection) else { return };
+        match link.receive(bytes, &mut *self.rng) {
+            Ok(events) => {
+                for event in events {
+                    match event {
+                        LinkEvent::Reply(bytes) => {
+                            self.outputs.push_back(WorldOutput::Transmit(connection, bytes));
+                        }
+                        LinkEvent::Login(login) => self.service.connected(connection, *login, now),
+                        LinkEvent::Node(node) => self.service.handle_node(connection, node, now),
+                    }
+                }
+            }
+            Err(_) => {
+                self.service.disconnected(connection);
+                self.links.remove(&connection);
+                self.outputs.push_back(WorldOutput::Close(connection));
+            }
+        }
+        self.run(now);
+    }
 
     /// The client's socket is gone. What was not answered is delivered again at the next login.
-    pub fn close(&mut self, _connection: ConnId, _now: Now) {}
+    pub fn close(&mut self, connection: ConnId, now: Now) {
+        self.links.remove(&connection);
+        self.service.disconnected(connection);
+        self.run(now);
+    }
 
     /// Lets the deadlines of the service pass; call it whenever the clock moved.
-    pub fn tick(&mut self, _now: Now) {}
+    pub fn tick(&mut self, now: Now) {
+        self.service.tick(now);
+        self.run(now);
+    }
 
     /// The next thing to carry.
     pub fn next_output(&mut self) -> Option<WorldOutput> {
@@ -174,62 +237,148 @@ impl World {
     ///
     /// # Errors
     /// [`SandboxError::Invalid`] when the text is not a QR of a client that waits here.
-    pub fn scan(&mut self, _phone: &str, _qr: &str, _now: Now) -> Result<(), SandboxError> {
-        Ok(())
+    pub fn scan(&mut self, phone: &str, qr: &str, now: Now) -> Result<(), SandboxError> {
+        self.with_phone(phone, now, |phone, ctx| phone.scan(qr, ctx))
     }
 
     /// A pairing code is typed on a phone.
     ///
     /// # Errors
-    /// [`SandboxError::Conflict`] when no client asked for one, [`SandboxError::Invalid`] when the code is wrong.
-    pub fn pair_code(&mut self, _phone: &str, _code: &str, _now: Now) -> Result<(), SandboxError> {
-        Ok(())
+    /// [`SandboxError::Conflict`] when no client asked for one, [`SandboxError::Invalid`] when it is malformed.
+    pub fn pair_code(&mut self, phone: &str, code: &str, now: Now) -> Result<(), SandboxError> {
+        self.with_phone(phone, now, |phone, ctx| phone.type_code(code, ctx))
     }
 
     /// A phone sends a text; `to` is a phone number or a JID (user or group). Gives back the message id.
     ///
     /// # Errors
     /// [`SandboxError::Invalid`] when the recipient does not exist.
-    pub fn send_text(
-        &mut self,
-        _phone: &str,
-        _to: &str,
-        _text: &str,
-        _now: Now,
-    ) -> Result<String, SandboxError> {
-        Ok(String::new())
+    pub fn send_text(&mut self, phone: &str, to: &str, text: &str, now: Now) -> Result<String, SandboxError> {
+        self.with_phone(phone, now, |phone, ctx| phone.send_text(to, text, ctx))
     }
 
-    /// A phone marks everything it received in this chat as read.
+    /// A phone marks everything it received in this chat (number or JID) as read.
     ///
     /// # Errors
     /// [`SandboxError::NoSuchPhone`], [`SandboxError::Invalid`].
-    pub fn mark_read(&mut self, _phone: &str, _chat: &str, _now: Now) -> Result<(), SandboxError> {
-        Ok(())
+    pub fn mark_read(&mut self, phone: &str, chat: &str, now: Now) -> Result<(), SandboxError> {
+        self.with_phone(phone, now, |phone, ctx| phone.mark_read(chat, ctx))
+    }
+
+    /// A phone loses its sessions, as after restoring an old backup: retry receipts follow.
+    ///
+    /// # Errors
+    /// [`SandboxError::NoSuchPhone`].
+    pub fn forget_sessions(&mut self, phone: &str, now: Now) -> Result<(), SandboxError> {
+        self.with_phone(phone, now, |phone, _| {
+            phone.forget_sessions();
+            Ok(())
+        })
     }
 
     /// Everything this phone sent and received, oldest first.
     #[must_use]
-    pub fn messages(&self, _phone: &str) -> &[PhoneMessage] {
-        &[]
+    pub fn messages(&self, phone: &str) -> &[PhoneMessage] {
+        self.phones.find(phone).map(Phone::messages).unwrap_or_default()
     }
 
-    /// Makes a group; gives back its JID.
+    /// Makes a group in the namespace of its creator; gives back its JID.
     ///
     /// # Errors
-    /// [`SandboxError::NoSuchPhone`].
+    /// [`SandboxError::NoSuchPhone`], [`SandboxError::Invalid`].
     pub fn create_group(
         &mut self,
-        _creator: &str,
-        _subject: &str,
-        _participants: &[&str],
-        _now: Now,
+        creator: &str,
+        subject: &str,
+        participants: &[&str],
+        now: Now,
     ) -> Result<String, SandboxError> {
-        Ok(String::new())
+        let account = self.account(creator)?;
+        let lid = self.service.view(account).lid_migrated;
+        let members: Vec<Jid> = participants.iter().map(|number| Jid::pn((*number).to_owned())).collect();
+        let device = DeviceRef { account, device: 0 };
+        let group = self.service.create_group(device, subject, &members, lid, now)?;
+        self.run(now);
+        Ok(group.to_string())
+    }
+
+    /// Changes who is in a group, in the name of the phone `actor`.
+    ///
+    /// # Errors
+    /// [`SandboxError::NoSuchPhone`], [`SandboxError::Invalid`].
+    pub fn change_member(
+        &mut self,
+        actor: &str,
+        group: &str,
+        change: MemberChange,
+        member: &str,
+        now: Now,
+    ) -> Result<(), SandboxError> {
+        let actor = DeviceRef { account: self.account(actor)?, device: 0 };
+        let group: Jid = group.parse().map_err(|error: crate::whatsapp::jid::JidError| {
+            SandboxError::Invalid { field: "group", reason: error.to_string() }
+        })?;
+        self.service.change_member(actor, &group, change, &Jid::pn(member.to_owned()), now)?;
+        self.run(now);
+        Ok(())
+    }
+
+    /// Brings a fault over a linked device (1 is the first that was linked).
+    ///
+    /// # Errors
+    /// [`SandboxError`] when there is no such device, or it is not connected and the fault needs a connection.
+    pub fn fault(&mut self, phone: &str, device: u16, fault: &Fault, now: Now) -> Result<(), SandboxError> {
+        let account = self.account(phone)?;
+        self.service.inject(account, device, fault, now)?;
+        self.run(now);
+        Ok(())
     }
 
     /// What clients did wrong so far.
     pub fn violations(&self) -> impl Iterator<Item = &Violation> {
-        self.violations.iter()
+        self.service.violations().iter()
+    }
+
+    fn account(&self, phone: &str) -> Result<u32, SandboxError> {
+        self.service.account_of_number(phone).ok_or_else(|| SandboxError::NoSuchPhone(phone.to_owned()))
+    }
+
+    fn with_phone<T>(
+        &mut self,
+        phone: &str,
+        now: Now,
+        act: impl FnOnce(&mut Phone, &mut PhoneCtx<'_>) -> Result<T, SandboxError>,
+    ) -> Result<T, SandboxError> {
+        let account = self.account(phone)?;
+        let mut ctx = PhoneCtx { directory: &mut self.service, rng: &mut *self.rng, now };
+        let phone =
+            self.phones.get_mut(account).ok_or_else(|| SandboxError::NoSuchPhone(phone.to_owned()))?;
+        let result = act(phone, &mut ctx);
+        self.run(now);
+        result
+    }
+
+    /// Carries stanzas between service, phones and links until nothing moves.
+    fn run(&mut self, now: Now) {
+        while let Some(output) = self.service.next_output() {
+            match output {
+                ServiceOutput::Node(connection, node) => {
+                    let bytes = self.links.get_mut(&connection).map(|link| link.encrypt(&node));
+                    if let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) {
+                        self.outputs.push_back(WorldOutput::Transmit(connection, bytes));
+                    }
+                }
+                ServiceOutput::Phone(account, node) => {
+                    let mut ctx = PhoneCtx { directory: &mut self.service, rng: &mut *self.rng, now };
+                    if let Some(phone) = self.phones.get_mut(account) {
+                        phone.handle(&node, &mut ctx);
+                    }
+                }
+                ServiceOutput::Close(connection) => {
+                    self.links.remove(&connection);
+                    self.outputs.push_back(WorldOutput::Close(connection));
+                }
+            }
+        }
     }
 }

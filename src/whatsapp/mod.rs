@@ -26,6 +26,3 @@ mod iq;
 mod messages;
 mod pairing;
 mod timers;
-
-#[cfg(test)]
-mod vectors;

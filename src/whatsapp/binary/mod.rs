@@ -5,7 +5,6 @@
 //! mean.
 
 mod decode;
-#[rustfmt::skip]
 mod dictionary;
 mod encode;
 pub mod node;

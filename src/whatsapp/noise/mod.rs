@@ -11,6 +11,3 @@ pub mod payload;
 pub mod responder;
 mod symmetric;
 pub mod transport;
-
-#[cfg(test)]
-mod vectors;

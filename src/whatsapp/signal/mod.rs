@@ -29,8 +29,6 @@ mod wire;
 mod x3dh;
 
 #[cfg(test)]
-mod interleavings;
-#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod vectors;
