@@ -26,3 +26,6 @@ mod iq;
 mod messages;
 mod pairing;
 mod timers;
+
+#[cfg(test)]
+mod vectors;

@@ -5,6 +5,7 @@
 //! mean.
 
 mod decode;
+#[rustfmt::skip]
 mod dictionary;
 mod encode;
 pub mod node;

@@ -11,3 +11,6 @@ pub mod payload;
 pub mod responder;
 mod symmetric;
 pub mod transport;
+
+#[cfg(test)]
+mod vectors;

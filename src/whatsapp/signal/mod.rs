@@ -29,6 +29,8 @@ mod wire;
 mod x3dh;
 
 #[cfg(test)]
+mod interleavings;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod vectors;

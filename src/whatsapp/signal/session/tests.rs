@@ -286,8 +286,9 @@ fn an_ordinary_chat_is_written_once_per_reservation() {
 #[test]
 fn receiving_asks_to_be_written_every_32_messages() {
     let (mut alice, mut bob) = established();
+    let _ = bob.record.encode();
     let first = alice.encrypt(b"turn").unwrap();
-    assert!(bob.decrypt(&first).unwrap().must_persist);
+    assert!(bob.decrypt(&first).unwrap().must_persist, "a ratchet turn is written at once");
     let _ = bob.record.encode();
     for n in 1..=3 * RECEIVES_PER_PERSIST {
         let message = alice.encrypt(b"x").unwrap();
@@ -297,6 +298,22 @@ fn receiving_asks_to_be_written_every_32_messages() {
             let _ = bob.record.encode();
         }
     }
+}
+
+#[test]
+fn a_message_after_an_unwritten_change_is_written_first_even_when_its_counter_is_reserved() {
+    let (mut alice, mut bob) = established();
+    // On the chain Bob knows already, so that his sending chain stays the same.
+    let first = alice.encrypt(b"turn").unwrap();
+    bob.decrypt(&first).unwrap();
+    let _ = bob.record.encode();
+    assert!(!bob.encrypt(b"reserved").unwrap().must_persist);
+    let late = alice.encrypt(b"late").unwrap();
+    alice.start(&bob.bundle(Some(2))).unwrap();
+    let set_up = alice.encrypt(b"new").unwrap();
+    bob.decrypt(&set_up).unwrap();
+    bob.decrypt(&late).unwrap();
+    assert!(bob.encrypt(b"reserved, but the record changed").unwrap().must_persist);
 }
 
 /// Sends `count` messages as the engine does: what must be durable is, before the message leaves.
