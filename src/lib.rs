@@ -11,6 +11,8 @@
 //! The arrows point one way: `api`, `session` and `storage` know `whatsapp`; `whatsapp` knows none of them.
 
 pub mod api;
+pub mod config;
+mod metrics;
 pub mod sandbox;
 pub mod session;
 pub mod storage;

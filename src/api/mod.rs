@@ -1,7 +1,204 @@
 //! The REST face of the worker.
 //!
-//! [`http`] is a small synchronous HTTP server that knows nothing of WhatsApp; it serves the worker's API and the
-//! sandbox's control API. `front_door` is the part of it that faces the network. Read them next.
+//! [`http`] is a small synchronous HTTP server that knows nothing of WhatsApp; it serves this API and the sandbox's
+//! control API. `front_door` is the part of it that faces the network.
+//!
+//! [`Api`] is what the server calls. Read `routes` next: one `match` from method and path to a handler; then one
+//! file per resource. Handlers know session handles and the store, never engines or sockets. `respond` has the
+//! envelope and the one place that turns an error into a status.
 
+mod auth;
+mod connect;
+mod events;
+mod fields;
 mod front_door;
+mod health;
 pub mod http;
+mod idempotency;
+mod messages;
+mod permits;
+mod qr;
+mod recipient;
+mod respond;
+mod routes;
+mod send;
+mod sessions;
+mod time;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::{
+    config::{ApiAuth, Config},
+    metrics::Load,
+    session::{Registry, SessionHandle},
+    storage::local::LocalStore,
+};
+use auth::Auth;
+use fields::Fields;
+use http::{Request, Response};
+use idempotency::InFlight;
+use permits::Permits;
+use respond::ApiError;
+
+/// What the API needs to know of the configuration.
+#[derive(Clone)]
+pub struct ApiSettings {
+    /// Who needs a token.
+    pub auth: ApiAuth,
+    /// The token.
+    pub token: Option<String>,
+    /// Shown by `/health`.
+    pub max_sessions: usize,
+    /// Same session and same send body within this time is one message. Zero: off.
+    pub send_dedupe_window: Duration,
+    /// Handler threads of the server in front.
+    pub threads: usize,
+    /// How long a connect waits for a QR or a login.
+    pub connect_wait: Duration,
+    /// How long a send waits for the server's ack.
+    pub send_wait: Duration,
+}
+
+impl From<&Config> for ApiSettings {
+    fn from(config: &Config) -> Self {
+        Self {
+            auth: config.api_auth,
+            token: config.auth_token.clone(),
+            max_sessions: config.max_sessions,
+            send_dedupe_window: config.send_dedupe_window,
+            threads: config.http.threads,
+            connect_wait: CONNECT_WAIT,
+            send_wait: SEND_WAIT,
+        }
+    }
+}
+
+/// The worker's API: answers requests about the sessions of one registry.
+pub struct Api {
+    registry: Registry,
+    auth: Auth,
+    settings: ApiSettings,
+    in_flight: InFlight,
+    /// Handler threads that may wait for WhatsApp or for events at one time.
+    waiting: Permits,
+    stopping: AtomicBool,
+    started: Instant,
+    load: Load,
+}
+
+impl Api {
+    /// An API over these sessions.
+    #[must_use]
+    pub fn new(registry: Registry, settings: ApiSettings) -> Arc<Self> {
+        Arc::new(Self {
+            auth: Auth::new(settings.auth, settings.token.clone()),
+            waiting: Permits::new(settings.threads.saturating_sub(KEPT_THREADS).max(1)),
+            registry,
+            settings,
+            in_flight: InFlight::default(),
+            stopping: AtomicBool::new(false),
+            started: Instant::now(),
+            load: Load::start(),
+        })
+    }
+
+    /// The function to give to an HTTP server.
+    #[must_use]
+    pub fn handler(self: &Arc<Self>) -> http::Handler {
+        let api = self.clone();
+        Arc::new(move |request| api.handle(&request))
+    }
+
+    /// From now on `/ready` says no and long polls end at once.
+    pub fn begin_stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    fn handle(&self, request: &Request) -> Response {
+        let begun = Instant::now();
+        let response = routes::answer(self, request).unwrap_or_else(ApiError::into_response);
+        log::debug!(
+            session = session_of(request);
+            "{} {} -> {} in {} us",
+            request.method,
+            redacted_path(request),
+            response.status,
+            begun.elapsed().as_micros()
+        );
+        response
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    fn store(&self) -> &LocalStore {
+        self.registry.store()
+    }
+
+    /// The session named in the path.
+    fn session(&self, id: &str) -> Result<SessionHandle, ApiError> {
+        check_id("sessionId", id)?;
+        Ok(self.registry.get(id)?)
+    }
+}
+
+/// Ids are `[A-Za-z0-9_-]{1,100}`: safe in paths, file names and object keys.
+fn check_id(field: &str, id: &str) -> Result<(), ApiError> {
+    let is_valid = (1..=100).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    if is_valid { Ok(()) } else { Err(ApiError::field(field, "must be 1 to 100 of A-Z a-z 0-9 - _")) }
+}
+
+/// Names fields nobody knows in a header and in one log line, so that a typo is found.
+fn note_unknown(response: Response, fields: &Fields, session: &str) -> Response {
+    let unknown = fields.unknown();
+    if unknown.is_empty() {
+        return response;
+    }
+    let mut names = unknown.join(", ");
+    names.retain(|letter| letter.is_ascii_graphic() || letter == ' ');
+    names.truncate(MAX_UNKNOWN_BYTES);
+    log::info!(session = session; "ignored unknown fields: {names}");
+    response.with_header("X-Unknown-Fields", names)
+}
+
+fn session_of(request: &Request) -> &str {
+    match request.segments.as_slice() {
+        [first, id, ..] if first == "session" => id,
+        _ => "",
+    }
+}
+
+/// The path for a log line: nothing a caller may have put there by mistake.
+fn redacted_path(request: &Request) -> String {
+    let known = |segment: &&String| {
+        segment.len() <= 20 && segment.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+    };
+    request.segments.iter().map(|segment| if known(&segment) { segment } else { "*" }).fold(
+        String::new(),
+        |mut path, segment| {
+            path.push('/');
+            path.push_str(segment);
+            path
+        },
+    )
+}
+
+/// A connect answers after this time at the latest.
+const CONNECT_WAIT: Duration = Duration::from_secs(20);
+
+/// A send answers after this time at the latest.
+const SEND_WAIT: Duration = Duration::from_secs(20);
+
+/// Threads that never wait, so that `/health` is answered whatever WhatsApp does.
+const KEPT_THREADS: usize = 8;
+
+/// Longest list of unknown fields told.
+const MAX_UNKNOWN_BYTES: usize = 200;

@@ -1,0 +1,44 @@
+//! `GET /health` and `GET /ready`.
+
+use serde::Serialize;
+
+use super::{
+    Api,
+    respond::{Answer, ApiError, ok},
+};
+use crate::metrics::memory_percent;
+
+/// `GET /health`: open to everybody, so it tells figures only.
+pub(super) fn health(api: &Api) -> Answer {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Health {
+        status: &'static str,
+        session_count: usize,
+        cpu_usage: f64,
+        memory_usage: f64,
+        uptime: u64,
+        max_sessions: usize,
+    }
+    let (session_count, _) = api.registry.counts();
+    Ok(ok(&Health {
+        status: "online",
+        session_count,
+        cpu_usage: api.load.cpu_percent(),
+        memory_usage: memory_percent(),
+        uptime: api.started.elapsed().as_secs(),
+        max_sessions: api.settings.max_sessions,
+    }))
+}
+
+/// `GET /ready`: 200 while new work is taken, 503 with the reason otherwise.
+pub(super) fn ready(api: &Api) -> Answer {
+    if api.is_stopping() {
+        return Err(ApiError::unavailable("WORKER_STOPPING", "the worker is stopping", 5));
+    }
+    if let Some(error) = api.store().health() {
+        return Err(error.into());
+    }
+    let (sessions, connected) = api.registry.counts();
+    Ok(ok(&serde_json::json!({ "ready": true, "sessionCount": sessions, "connectedCount": connected })))
+}
