@@ -190,6 +190,8 @@ impl fmt::Display for Jid {
                 write!(f, ":{}", self.device)?;
             }
             f.write_str("@")?;
+        } else if !reads_as_bare_server(self.server.as_str()) {
+            f.write_str("@")?;
         }
         f.write_str(self.server.as_str())
     }
@@ -222,8 +224,7 @@ impl FromStr for Jid {
         }
         let Some((user, server)) = text.split_once('@') else {
             // The bare server is how the service itself is written: `s.whatsapp.net`.
-            return if text.is_empty() || !text.contains('.') && !matches!(text, "lid" | "broadcast" | "call")
-            {
+            return if !reads_as_bare_server(text) {
                 Err(JidError::NoServer)
             } else if text.bytes().any(|b| b <= b' ' || b == 0x7f) {
                 Err(JidError::BadCharacter)
@@ -238,7 +239,10 @@ impl FromStr for Jid {
             return Err(JidError::BadCharacter);
         }
         let (user, device) = match user.split_once(':') {
-            Some((user, device)) => (user, device.parse().map_err(|_| JidError::BadDevice)?),
+            Some((user, device)) if !user.is_empty() => {
+                (user, device.parse().map_err(|_| JidError::BadDevice)?)
+            }
+            Some(_) => return Err(JidError::BadDevice),
             None => (user, 0),
         };
         let user = match user.split_once('_') {
@@ -247,6 +251,11 @@ impl FromStr for Jid {
         };
         Ok(Self { user: Cow::Owned(user.to_owned()), device, server: Server::from(server) })
     }
+}
+
+/// Whether a text without `@` is a server rather than a forgotten one.
+fn reads_as_bare_server(text: &str) -> bool {
+    text.contains('.') || matches!(text, "lid" | "broadcast" | "call")
 }
 
 #[cfg(test)]
@@ -282,6 +291,14 @@ mod tests {
         assert_eq!("1:70000@lid".parse::<Jid>(), Err(JidError::BadDevice));
         assert_eq!("1 2@lid".parse::<Jid>(), Err(JidError::BadCharacter));
         assert_eq!("1@2@lid".parse::<Jid>(), Err(JidError::BadCharacter));
+    }
+
+    #[test]
+    fn a_server_without_user_keeps_its_at_where_it_is_needed() {
+        for text in ["@9", "@bot", "lid", "s.whatsapp.net"] {
+            assert_eq!(text.parse::<Jid>().unwrap().to_string(), text);
+        }
+        assert_eq!(":5@lid".parse::<Jid>(), Err(JidError::BadDevice));
     }
 
     #[test]

@@ -1,0 +1,26 @@
+// Writes the test vectors as starting points for the fuzz targets: node tests/fuzz/seeds.mjs
+
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const here = dirname(fileURLToPath(import.meta.url))
+const read = path => JSON.parse(readFileSync(join(here, '../vectors', path)))
+const bytes = text => Buffer.from(text, 'hex')
+const frame = payload => Buffer.concat([Buffer.from([0, payload.length >> 8, payload.length & 255]), payload])
+
+const kinds = ['HistorySync', 'WebMessageInfo', 'ClientPayload', 'ADVSignedDeviceIdentityHMAC', 'SyncdPatch', 'SyncActionData', 'LIDMigrationMappingSyncPayload', 'Message']
+const handshakes = read('noise/handshakes.json')
+const seeds = {
+	node: read('binary/nodes.json').map(vector => bytes(vector.wire)),
+	protobuf: read('proto/messages.json').filter(vector => kinds.includes(vector.type)).map(vector => Buffer.concat([Buffer.from([kinds.indexOf(vector.type)]), bytes(vector.wire)])),
+	handshake: handshakes.flatMap(vector => [[0, vector.server_hello], [1, vector.chain], [3, vector.first.slice(14) + vector.finish.slice(6)]].map(([mode, text]) => Buffer.concat([Buffer.from([mode]), bytes(text)]))),
+	frame: handshakes.map(vector => Buffer.concat([Buffer.from([5]), ...vector.transport.map(({ up_frame: up }) => bytes(up)), frame(Buffer.alloc(700, 7))])),
+}
+
+for (const [target, list] of Object.entries(seeds)) {
+	const folder = join(here, 'corpus', target)
+	mkdirSync(folder, { recursive: true })
+	list.filter(seed => seed.length < 4096).forEach((seed, i) => writeFileSync(join(folder, `seed-${i}`), seed))
+	console.log(`${target}: ${list.length} seeds`)
+}
