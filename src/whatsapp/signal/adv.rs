@@ -5,7 +5,7 @@
 //!
 //! - pairing: [`verify_hmac`], [`verify_account_signature`], then [`sign_device`];
 //! - a peer's companion: [`verify_device_identity`];
-//! - a phone (the sandbox's): [`hmac`], [`sign_account`], [`sign_key_index_list`].
+//! - a phone (the sandbox's): [`hmac()`], [`sign_account`], [`sign_key_index_list`].
 //!
 //! Seen: whatsmeow `pair.go`, `message.go` @33cfac51; whatsapp-rust `wacore/src/adv.rs` @1489b7da;
 //! Baileys `Utils/validate-connection.js` @7.0.0-rc14.
@@ -54,7 +54,7 @@ pub fn hmac(secret: &[u8], account: AdvType, details: &[u8]) -> [u8; 32] {
     keyed(secret, account, details).finalize().into_bytes().into()
 }
 
-/// Whether `tag` is the [`hmac`] of `details`; compared in constant time.
+/// Whether `tag` is the [`hmac()`] of `details`; compared in constant time.
 #[must_use]
 pub fn verify_hmac(secret: &[u8], account: AdvType, details: &[u8], tag: &[u8]) -> bool {
     keyed(secret, account, details).verify_slice(tag).is_ok()

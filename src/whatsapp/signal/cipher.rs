@@ -18,7 +18,7 @@ pub(super) fn encrypt(key: &[u8; 32], iv: &[u8; 16], plaintext: &[u8], out: &mut
     out.extend_from_slice(plaintext);
     out.resize(start + ciphertext_len(plaintext.len()), 0);
     cbc::Encryptor::<Aes256>::new(key.into(), iv.into())
-        .encrypt_padded_mut::<Pkcs7>(&mut out[start..], plaintext.len())
+        .encrypt_padded_mut::<Pkcs7>(out.split_at_mut(start).1, plaintext.len())
         .expect("the buffer has room for the padding");
 }
 

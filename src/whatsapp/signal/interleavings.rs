@@ -131,7 +131,7 @@ impl Chat {
     fn new_session(&mut self, who: usize) {
         self.sides[who].bundles += 1;
         let id = self.sides[who].bundles;
-        let bundle = self.sides[1 - who].party.bundle((id % 4 != 0).then_some(id));
+        let bundle = self.sides[1 - who].party.bundle((!id.is_multiple_of(4)).then_some(id));
         self.sides[who].party.start(&bundle).unwrap();
     }
 

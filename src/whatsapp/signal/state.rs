@@ -109,7 +109,7 @@ impl SessionState {
         wire::put_header(&mut out, 4, ciphertext_len);
         cipher::encrypt(keys.cipher_key(), keys.iv(), plaintext, &mut out);
         let mac = keys.mac(&local.pair.public, &self.remote_identity, &out).finalize().into_bytes();
-        out.extend_from_slice(&mac[..wire::MAC_LEN]);
+        out.extend(mac.iter().take(wire::MAC_LEN));
 
         Ok(match self.pending {
             None => (CiphertextKind::Msg, out, covered),
@@ -229,7 +229,8 @@ impl MessageKeys {
     }
 
     fn mac(&self, sender: &PublicKey, receiver: &PublicKey, message: &[u8]) -> Hmac<Sha256> {
-        <Hmac<Sha256> as Mac>::new_from_slice(&self.0[32..64])
+        let (mac_key, _) = self.0.split_at(32).1.split_at(32);
+        <Hmac<Sha256> as Mac>::new_from_slice(mac_key)
             .expect("HMAC takes keys of any length")
             .chain_update(sender.serialize())
             .chain_update(receiver.serialize())

@@ -282,8 +282,74 @@ pub(super) fn put_message(out: &mut Vec<u8>, field: u8, build: impl FnOnce(&mut 
 
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
-        out.push(value as u8 | 0x80);
+        out.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.push((value & 0x7f) as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(bytes: &[u8]) -> Result<Vec<(u32, u32)>, SignalError> {
+        Fields(bytes).map(|field| field.and_then(|(tag, value)| Ok((tag, value.number()?)))).collect()
+    }
+
+    #[test]
+    fn what_is_put_is_read() {
+        let mut out = Vec::new();
+        put_number(&mut out, 1, 0);
+        put_number(&mut out, 2, u32::MAX.into());
+        assert_eq!(numbers(&out), Ok(vec![(1, 0), (2, u32::MAX)]));
+        let mut out = Vec::new();
+        put_message(&mut out, 3, |out| put_bytes(out, 4, &[7; 300]));
+        let (_, outer) = Fields(&out).next().unwrap().unwrap();
+        let (tag, inner) = Fields(outer.bytes().unwrap()).next().unwrap().unwrap();
+        assert_eq!((tag, inner.bytes().unwrap()), (4, &[7u8; 300][..]));
+    }
+
+    #[test]
+    fn unknown_fields_of_every_size_are_passed_over() {
+        let bytes = [0x3d, 1, 2, 3, 4, 0x41, 1, 2, 3, 4, 5, 6, 7, 8, 0x4a, 1, 9, 0x08, 5];
+        let tags: Vec<_> = Fields(&bytes).map(|field| field.map(|(tag, _)| tag)).collect();
+        assert_eq!(tags, [Ok(7), Ok(8), Ok(9), Ok(1)]);
+    }
+
+    #[test]
+    fn malformed_fields_end_the_reading_with_an_error() {
+        let bad: [&[u8]; 7] = [
+            &[0x08],                                                                   // no value
+            &[0x08, 0xff],                                                             // unfinished number
+            &[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01], // overlong number
+            &[0x08, 0xff, 0xff, 0xff, 0xff, 0x1f],                                     // more than 32 bits
+            &[0x0a, 0x05, 1, 2],                                                       // shorter than it says
+            &[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f],             // absurd length
+            &[0x0b, 0x0c],                                                             // group
+        ];
+        for bytes in bad {
+            assert_eq!(numbers(bytes), Err(SignalError::InvalidMessage), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn keys_need_their_type_byte_and_a_clear_top_bit() {
+        let mut key = [9u8; 33];
+        assert_eq!(Value::Bytes(&key).key(), Err(SignalError::InvalidKey));
+        key[0] = 5;
+        assert_eq!(Value::Bytes(&key).key(), Ok(PublicKey([9; 32])));
+        key[32] = 0x89;
+        assert_eq!(Value::Bytes(&key).key(), Err(SignalError::InvalidKey));
+        assert_eq!(Value::Bytes(&key[1..]).key(), Err(SignalError::InvalidKey));
+    }
+
+    #[test]
+    fn another_protocol_version_is_refused() {
+        assert!(body(&[0x33, 1]).is_ok());
+        assert!(body(&[0x34, 1]).is_ok());
+        for version in [0x23, 0x43, 0x00] {
+            assert_eq!(body(&[version, 1]), Err(SignalError::InvalidMessage));
+        }
+        assert_eq!(body(&[]), Err(SignalError::InvalidMessage));
+    }
 }

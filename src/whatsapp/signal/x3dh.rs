@@ -82,25 +82,24 @@ pub(super) fn respond(
     })
 }
 
-/// Collects the Diffie-Hellman results.
-struct Secret {
-    bytes: Zeroizing<[u8; 32 * 5]>,
-    len: usize,
-}
+/// `FF×32`, then the Diffie-Hellman results as they come.
+struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
     fn new() -> Self {
-        Self { bytes: Zeroizing::new([0xff; 32 * 5]), len: 32 }
+        // Room for all of it, so that no copy is left behind by growing.
+        let mut bytes = Vec::with_capacity(32 * 5);
+        bytes.resize(32, 0xff);
+        Self(Zeroizing::new(bytes))
     }
 
     fn mix(&mut self, ours: &PrivateKey, theirs: &PublicKey) -> Result<(), SignalError> {
         let shared = ours.diffie_hellman(theirs).ok_or(SignalError::InvalidKey)?;
-        self.bytes[self.len..self.len + 32].copy_from_slice(&shared.0);
-        self.len += 32;
+        self.0.extend_from_slice(&shared.0);
         Ok(())
     }
 
     fn root(&self) -> RootKey {
-        state::derive(None, &self.bytes[..self.len], b"WhisperText").0
+        state::derive(None, &self.0, b"WhisperText").0
     }
 }
