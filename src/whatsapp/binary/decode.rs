@@ -311,15 +311,15 @@ fn odd(start: u8, bytes: &[u8]) -> Result<usize, DecodeError> {
 }
 
 fn jid(user: Text, device: u16, server: Server) -> Result<Jid, DecodeError> {
-    if !is_jid_part(&user) || (device != 0 && user.is_empty()) {
-        return Err(DecodeError::BadJid);
-    }
-    let jid = Jid { user, device, server };
-    match jid.user.split_once('_') {
+    let mut jid = Jid { user, device, server };
+    if jid.is_pn() || jid.is_lid() {
         // An agent part means nothing to any client, and in a Signal address it would name another user.
-        Some((bare, _)) if jid.is_pn() || jid.is_lid() => Ok(Jid { user: Cow::Owned(bare.to_owned()), ..jid }),
-        _ => Ok(jid),
+        if let Some((bare, _)) = jid.user.split_once('_') {
+            jid.user = Cow::Owned(bare.to_owned());
+        }
     }
+    let sound = is_jid_part(&jid.user) && (device == 0 || !jid.user.is_empty());
+    if sound { Ok(jid) } else { Err(DecodeError::BadJid) }
 }
 
 /// No separators, blanks or control characters, so that the text form means the same JID; not longer than any real
