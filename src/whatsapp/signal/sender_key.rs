@@ -6,6 +6,8 @@
 //!
 //! Seen: libsignal `rust/protocol/src/{group_cipher,sender_keys}.rs`; Baileys `Signal/Group/*` @7.0.0-rc14.
 
+use std::fmt;
+
 use rand_core::CryptoRngCore;
 use zeroize::Zeroizing;
 
@@ -29,12 +31,19 @@ pub struct GroupEncrypted {
 }
 
 /// Result of [`SenderKeyRecord::decrypt`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct GroupDecrypted {
     /// The plaintext, still padded as the sender padded it.
     pub plaintext: Vec<u8>,
     /// The record must be written (`encode`) together with what came of this message.
     pub must_persist: bool,
+}
+
+impl fmt::Debug for GroupDecrypted {
+    /// Leaves the plaintext out: it must not reach a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GroupDecrypted").field("must_persist", &self.must_persist).finish_non_exhaustive()
+    }
 }
 
 /// One sender's keys in one group. Default = nothing received yet.

@@ -13,6 +13,8 @@
 //!    sent.
 //! 2. What was encoded becomes durable before any later ciphertext leaves, or the record is thrown away.
 
+use std::fmt;
+
 use rand_core::CryptoRngCore;
 
 use super::{
@@ -75,7 +77,7 @@ pub struct Encrypted {
 }
 
 /// Result of the decrypting functions.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Decrypted {
     /// The plaintext, still padded as the sender padded it.
     pub plaintext: Vec<u8>,
@@ -87,6 +89,17 @@ pub struct Decrypted {
     pub identity: PublicKey,
     /// The record must be written (`encode`) together with what came of this message.
     pub must_persist: bool,
+}
+
+impl fmt::Debug for Decrypted {
+    /// Leaves the plaintext out: it must not reach a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decrypted")
+            .field("used_prekey", &self.used_prekey)
+            .field("new_session", &self.new_session)
+            .field("must_persist", &self.must_persist)
+            .finish_non_exhaustive()
+    }
 }
 
 /// All sessions with one peer device: the current one and replaced ones. Default = none.

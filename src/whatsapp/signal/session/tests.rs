@@ -476,3 +476,14 @@ fn assert_refused(party: &mut Party, message: &Encrypted, harmless: impl Fn(&Par
         }
     }
 }
+
+#[test]
+fn the_debug_form_shows_neither_plaintext_nor_keys() {
+    let (mut alice, mut bob) = established();
+    let message = alice.encrypt(b"AAAAAAAA").unwrap();
+    let read = bob.decrypt(&message).unwrap();
+    assert_eq!(read.plaintext, b"AAAAAAAA");
+    let shown = format!("{read:?} {:?} {:?}", alice.identity, alice.signed);
+    assert!(!shown.contains("65, 65"), "{shown}");
+    assert!(shown.contains("PrivateKey(..)") && shown.contains("PublicKey(..)"), "{shown}");
+}
