@@ -267,6 +267,12 @@ impl StateWriter {
         self.messages.retain(|_, (batch, _)| *batch > number);
     }
 
+    /// Forgets the current batch and everything that is not known to be durable. For a session that stops because
+    /// its store failed: batches already handed out are written or lost before it starts again.
+    pub fn discard(&mut self) {
+        *self = Self { next_batch: self.next_batch, ..Self::default() };
+    }
+
     fn note(&mut self, table: Table, key: &str, value: Option<Vec<u8>>) {
         self.overlay.insert((table, key.to_owned()), Pending { batch: self.next_batch, value });
     }

@@ -67,11 +67,6 @@ impl Timers {
         }
     }
 
-    /// Disarms all timers.
-    pub(in crate::whatsapp) fn clear_all(&mut self) {
-        self.deadlines = [None; COUNT];
-    }
-
     /// Whether a timer is armed.
     pub(in crate::whatsapp) fn is_set(&self, timer: Timer) -> bool {
         self.deadlines.get(timer as usize).is_some_and(Option::is_some)

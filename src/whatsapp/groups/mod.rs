@@ -7,6 +7,7 @@ use super::{
     iq::IqError,
     jid::Jid,
     model::CommandId,
+    state::Table,
 };
 
 /// IQs asked on behalf of groups.
@@ -51,6 +52,12 @@ impl Engine {
         _stanza: &Node,
     ) -> Result<(), EngineError> {
         Ok(())
+    }
+
+    /// The server says that group metadata changed while we were away: what is cached is asked for again.
+    pub(in crate::whatsapp) fn on_groups_dirty(&mut self) {
+        self.groups = Groups::default();
+        self.state.clear(Table::Group);
     }
 
     /// Answer to a [`GroupQuery`].

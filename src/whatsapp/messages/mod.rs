@@ -93,6 +93,12 @@ impl Engine {
     /// The connection is gone: sends that wait for an ack are kept for a resend with the same id, or fail.
     pub(in crate::whatsapp) fn on_messages_disconnected(&mut self, _ctx: &mut Ctx<'_>) {}
 
+    /// The device was unlinked: every send that waits fails, and all caches are dropped.
+    pub(in crate::whatsapp) fn on_messages_logged_out(&mut self, ctx: &mut Ctx<'_>) {
+        self.on_messages_disconnected(ctx);
+        self.messages = Messages::default();
+    }
+
     /// The offline queue is drained.
     pub(in crate::whatsapp) fn on_messages_offline_done(
         &mut self,

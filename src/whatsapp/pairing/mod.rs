@@ -1,42 +1,101 @@
-//! How a session becomes linked to a phone: credentials, QR, pairing code, ADV checks, passkey notice.
+//! How a session becomes linked to a phone. Start with [`credentials`]: who we are. Then `qr` and `code`, the two ways
+//! to be accepted, and `success`, where both end; `passkey` recognises accounts that need a step we cannot do.
+//!
+//! Knows nothing of the Noise channel and of what a linked session does.
 
-use crate::whatsapp::{jid::Jid, keys::KeyPair};
+use std::{collections::VecDeque, time::Duration};
 
-/// Who we are: made before the first connect, completed by pairing. State table `Credentials`, key `self`.
-#[derive(Debug, Clone)]
-pub(in crate::whatsapp) struct Credentials {
-    /// Noise static pair.
-    pub(in crate::whatsapp) noise: KeyPair,
-    /// Signal identity pair.
-    pub(in crate::whatsapp) identity: KeyPair,
-    /// 1..=16380.
-    pub(in crate::whatsapp) registration_id: u32,
-    /// Id of the current signed prekey (the record is in its own table).
-    pub(in crate::whatsapp) signed_prekey_id: u32,
-    /// Shared with the phone through the QR; checks the pair-success HMAC.
-    pub(in crate::whatsapp) adv_secret: [u8; 32],
-    /// Next one-time prekey id; only ever grows.
-    pub(in crate::whatsapp) next_prekey_id: u32,
-    /// First id not yet uploaded.
-    pub(in crate::whatsapp) first_unuploaded_prekey_id: u32,
-    /// Serialized `ADVSignedDeviceIdentity` with `accountSignatureKey`; goes out as `device-identity`.
-    pub(in crate::whatsapp) account: Option<Vec<u8>>,
-    /// Our PN JID with device; present once paired.
-    pub(in crate::whatsapp) jid: Option<Jid>,
-    /// Our LID with device.
-    pub(in crate::whatsapp) lid: Option<Jid>,
-    /// Our own display name.
-    pub(in crate::whatsapp) push_name: Option<String>,
-    /// Platform of the phone, as it said at pairing.
-    pub(in crate::whatsapp) platform: Option<String>,
-    /// Edge-routing bytes, sent back in front of the next connection.
-    pub(in crate::whatsapp) routing_info: Option<Vec<u8>>,
-    /// 1:1 chats of this account are LID-addressed (protocol-facts 5.2); never lowered except by a new pairing.
-    pub(in crate::whatsapp) lid_migrated: bool,
-    /// Salt for `cstoken`s.
-    pub(in crate::whatsapp) nct_salt: Option<Vec<u8>>,
+use super::{
+    ctx::Ctx,
+    engine::{Engine, EngineError},
+    model::{CommandError, CommandId},
+    signal::SignedPreKeyRecord,
+    state::{StateRead, StateWriter, Table},
+};
+
+mod code;
+mod credentials;
+mod passkey;
+mod qr;
+mod success;
+
+pub(in crate::whatsapp) use credentials::Credentials;
+
+use code::CodePairing;
+
+/// State of an ongoing pairing. Ends with the connection.
+#[derive(Debug, Default)]
+pub(in crate::whatsapp) struct Pairing {
+    /// The ref in the QR that is shown, and when the next one is due.
+    shown: Option<(String, Duration)>,
+    /// Refs for further QRs.
+    refs: VecDeque<String>,
+    /// A code was asked for before the server was ready to pair: command and phone number.
+    wanted: Option<(CommandId, String)>,
+    /// Linking by code.
+    code: Option<CodePairing>,
+    /// The account's owner is busy with a passkey: no deadline of ours may end the connection.
+    passkey: bool,
 }
 
-/// State of an ongoing pairing.
-#[derive(Debug, Default)]
-pub(in crate::whatsapp) struct Pairing {}
+/// Credentials: read once, written through.
+impl Engine {
+    /// Whether a phone has accepted the loaded credentials.
+    pub(in crate::whatsapp) fn is_linked(&self) -> bool {
+        self.credentials.as_ref().is_some_and(Credentials::is_paired)
+    }
+
+    /// What the store says of who we are. Damage is an error, never a fresh identity.
+    pub(in crate::whatsapp) fn stored_credentials(
+        state: &StateWriter,
+        store: &dyn StateRead,
+    ) -> Result<Option<Credentials>, EngineError> {
+        let Some(bytes) = state.get(store, Table::Credentials, Credentials::KEY)? else {
+            return Ok(None);
+        };
+        let credentials = Credentials::decode(&bytes)
+            .map_err(|error| EngineError::Damaged { what: "credentials", why: error.to_string() })?;
+        Ok(Some(credentials))
+    }
+
+    /// Reads the credentials on first use.
+    pub(in crate::whatsapp) fn load_credentials(&mut self, store: &dyn StateRead) -> Result<(), EngineError> {
+        if self.credentials.is_none() {
+            self.credentials = Self::stored_credentials(&self.state, store)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the credentials, or makes a new identity where there is none. Nothing an earlier account left behind
+    /// survives that.
+    pub(in crate::whatsapp) fn ensure_credentials(&mut self, ctx: &mut Ctx<'_>) -> Result<(), EngineError> {
+        self.load_credentials(ctx.store)?;
+        if self.credentials.is_some() {
+            return Ok(());
+        }
+        for table in Table::ALL {
+            self.state.clear(table);
+        }
+        let credentials = Credentials::generate(ctx.rng);
+        let (id, now_s) = (credentials.signed_prekey_id, ctx.now.unix_s());
+        let signed = SignedPreKeyRecord::generate(id, &credentials.identity, now_s, ctx.rng);
+        self.state.put(Table::SignedPreKey, id.to_string(), signed.encode());
+        self.credentials = Some(credentials);
+        self.save_credentials();
+        Ok(())
+    }
+
+    /// Writes the credentials with the current batch. Call after every change of them.
+    pub(in crate::whatsapp) fn save_credentials(&mut self) {
+        if let Some(credentials) = &self.credentials {
+            self.state.put(Table::Credentials, Credentials::KEY, credentials.encode());
+        }
+    }
+
+    /// The connection is gone, and with it everything the server knew of this pairing.
+    pub(in crate::whatsapp) fn close_pairing(&mut self) {
+        if let Some((id, _)) = std::mem::take(&mut self.pairing).wanted {
+            self.reply_failed(id, CommandError::ConnectionLost);
+        }
+    }
+}
