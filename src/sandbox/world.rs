@@ -178,7 +178,8 @@ impl World {
     /// [`SandboxError::Invalid`] for a bad number, [`SandboxError::Conflict`] when it is taken.
     pub fn add_phone(&mut self, phone: NewPhone, now: Now) -> Result<String, SandboxError> {
         let number = phone.number.clone();
-        self.phones.add(&phone, &mut self.service, &mut *self.rng, now)?;
+        let mut ctx = PhoneCtx { directory: &mut self.service, rng: &mut *self.rng, now };
+        self.phones.add(&phone, &mut ctx)?;
         self.run(now);
         Ok(number)
     }
@@ -374,7 +375,7 @@ impl World {
                         phone.handle(&node, &mut ctx);
                     }
                 }
-                ServiceOutput::Close(connection) => {
+                ServiceOutput::Close(connection) | ServiceOutput::Cut(connection) => {
                     self.links.remove(&connection);
                     self.outputs.push_back(WorldOutput::Close(connection));
                 }

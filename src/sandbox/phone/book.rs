@@ -1,20 +1,15 @@
 //! All phones, by account.
 
-use rand_core::CryptoRngCore;
+use std::collections::HashMap;
 
 use super::{Phone, PhoneCtx};
-use crate::{
-    sandbox::{
-        service::Service,
-        world::{NewPhone, SandboxError},
-    },
-    whatsapp::ctx::Now,
-};
+use crate::sandbox::world::{NewPhone, SandboxError};
 
 /// The phones of all accounts; a phone's position is its account's.
 #[derive(Default)]
 pub struct Phones {
     list: Vec<Phone>,
+    by_number: HashMap<String, usize>,
 }
 
 impl Phones {
@@ -22,16 +17,11 @@ impl Phones {
     ///
     /// # Errors
     /// [`SandboxError::Invalid`] for a bad number, [`SandboxError::Conflict`] when it is taken.
-    pub fn add(
-        &mut self,
-        options: &NewPhone,
-        service: &mut Service,
-        rng: &mut dyn CryptoRngCore,
-        now: Now,
-    ) -> Result<u32, SandboxError> {
-        let (mut phone, keys) = Phone::new(options, now, rng);
-        let account = service.add_account(&options.number, &options.name, options.lid_migrated, keys, now)?;
-        phone.registered(account, &mut PhoneCtx { directory: service, rng, now });
+    pub fn add(&mut self, options: &NewPhone, ctx: &mut PhoneCtx<'_>) -> Result<u32, SandboxError> {
+        let (mut phone, keys) = Phone::new(options, ctx.now, ctx.rng);
+        let account = ctx.directory.add_account(options, keys, ctx.now)?;
+        phone.registered(account, ctx);
+        self.by_number.insert(options.number.clone(), self.list.len());
         self.list.push(phone);
         Ok(account)
     }
@@ -44,6 +34,11 @@ impl Phones {
     /// The phone with this number.
     #[must_use]
     pub fn find(&self, number: &str) -> Option<&Phone> {
-        self.list.iter().find(|phone| phone.number == number)
+        self.list.get(*self.by_number.get(number)?)
+    }
+
+    /// The phone with this number.
+    pub fn find_mut(&mut self, number: &str) -> Option<&mut Phone> {
+        self.list.get_mut(*self.by_number.get(number)?)
     }
 }

@@ -196,6 +196,12 @@ impl Service {
         self.disconnected(conn);
     }
 
+    /// Ends a connection as a broken network does.
+    pub(super) fn cut(&mut self, conn: ConnId) {
+        self.outputs.push_back(ServiceOutput::Cut(conn));
+        self.disconnected(conn);
+    }
+
     /// The client switches between active and passive.
     pub(super) fn set_active(&mut self, device: DeviceRef, conn: ConnId, active: bool, now: Now) {
         if let Some(state) = self.conns.get_mut(&conn) {

@@ -1,8 +1,8 @@
 //! What phones ask the service: answered at once, without IQs.
 
-use super::{CodeHello, DeviceRef, LinkRequest, LinkedDevice, Service};
+use super::{CodeHello, DeviceRef, LinkRequest, LinkedDevice, PublishedKeys, Service};
 use crate::{
-    sandbox::world::SandboxError,
+    sandbox::world::{NewPhone, SandboxError},
     whatsapp::{binary::Node, ctx::Now, jid::Jid, keys::PublicKey, signal::PreKeyBundle},
 };
 
@@ -17,6 +17,11 @@ pub struct GroupView {
 
 /// The service as phones use it.
 pub trait Directory {
+    /// Makes an account for a new phone.
+    ///
+    /// # Errors
+    /// [`SandboxError::Invalid`] for a bad number, [`SandboxError::Conflict`] when it is taken.
+    fn add_account(&mut self, phone: &NewPhone, keys: PublishedKeys, now: Now) -> Result<u32, SandboxError>;
     /// All devices of a user, in the namespace of `user`; empty when there is no such account.
     fn devices(&mut self, user: &Jid) -> Vec<Jid>;
     /// A device's bundle with a fresh one-time prekey.
@@ -56,6 +61,10 @@ pub trait Directory {
 }
 
 impl Directory for Service {
+    fn add_account(&mut self, phone: &NewPhone, keys: PublishedKeys, now: Now) -> Result<u32, SandboxError> {
+        Self::add_account(self, &phone.number, &phone.name, phone.lid_migrated, keys, now)
+    }
+
     fn devices(&mut self, user: &Jid) -> Vec<Jid> {
         let Some(account) = self.account_of(user) else { return Vec::new() };
         self.devices_of(account).map(|device| self.device_jid(device, user.is_lid())).collect()

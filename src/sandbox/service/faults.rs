@@ -73,7 +73,7 @@ impl Service {
             Fault::Failure { reason } => {
                 target.refuse_login = Some(*reason);
                 if let Some(conn) = target.conn {
-                    self.close(conn);
+                    self.cut(conn);
                 }
                 return Ok(());
             }
@@ -106,7 +106,7 @@ impl Service {
         now: Now,
     ) {
         match fault {
-            Fault::Drop => self.close(conn),
+            Fault::Drop => self.cut(conn),
             Fault::Replaced => self.replace(conn, now),
             Fault::StreamError { code, conflict } => {
                 let conflict = conflict.as_ref().map(|kind| Node::new("conflict").attr("type", kind.clone()));

@@ -88,8 +88,10 @@ pub enum ServiceOutput {
     Node(ConnId, Arc<Node>),
     /// Give a stanza to the phone of this account.
     Phone(u32, Arc<Node>),
-    /// Close a client connection.
+    /// Close a client connection in good order.
     Close(ConnId),
+    /// Cut a client connection without a word.
+    Cut(ConnId),
 }
 
 /// The simulated server. See the module documentation.
@@ -196,6 +198,11 @@ impl Service {
             "presence" | "chatstate" | "call" => self.handle_presence(device, conn, &node, now),
             _ => self.violate(conn, now, "unknown-stanza", "no such stanza exists", &node),
         }
+    }
+
+    /// A client sent bytes that are no stanzas.
+    pub fn protocol_error(&mut self, conn: ConnId, detail: &str, now: Now) {
+        self.violate(conn, now, "protocol", detail, &Node::new("frame"));
     }
 
     /// Records an objection against a connection.
