@@ -12,8 +12,10 @@
 
 pub mod api;
 pub mod config;
+pub mod log;
 mod metrics;
 pub mod sandbox;
 pub mod session;
 pub mod storage;
 pub mod whatsapp;
+pub mod worker;

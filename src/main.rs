@@ -1,1 +1,168 @@
-fn main() {}
+//! The program: arguments, configuration, run, exit code (0 stopped, 1 failed, 2 not usable as asked).
+
+use std::{io::Write as _, process::ExitCode, thread};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
+use whatsapp_worker::{
+    config::{Config, SETTINGS},
+    log::{init, log_panics},
+    worker::Worker,
+};
+
+/// What the arguments ask for.
+#[derive(Debug, PartialEq, Eq)]
+enum Action {
+    Run { sandbox: bool },
+    Help,
+    Version,
+}
+
+/// Why a running worker stops.
+enum Stop {
+    Signal,
+    Failure,
+}
+
+fn main() -> ExitCode {
+    let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+    match parse_arguments(arguments) {
+        Ok(Action::Help) => print(&help()),
+        Ok(Action::Version) => print(concat!("whatsapp-worker ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Action::Run { sandbox }) => run(sandbox),
+        Err(problem) => {
+            eprintln!("whatsapp-worker: {problem}\nTry `whatsapp-worker --help`.");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn parse_arguments(arguments: impl Iterator<Item = String>) -> Result<Action, String> {
+    let mut action = Action::Run { sandbox: false };
+    for argument in arguments {
+        match argument.as_str() {
+            "-h" | "--help" => return Ok(Action::Help),
+            "-V" | "--version" => return Ok(Action::Version),
+            "--sandbox" => action = Action::Run { sandbox: true },
+            other => return Err(format!("unknown argument `{other}`; settings are environment variables")),
+        }
+    }
+    Ok(action)
+}
+
+fn run(_sandbox: bool) -> ExitCode {
+    let variables = std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
+    let (config, warnings) = match Config::from_env(variables) {
+        Ok(checked) => checked,
+        Err(problems) => {
+            eprintln!("whatsapp-worker: {problems}");
+            return ExitCode::from(2);
+        }
+    };
+    init(config.log_format, &config.log_filter);
+    log_panics();
+    for warning in warnings {
+        log::warn!("{warning}");
+    }
+    let (stop, stopped) = bounded(1);
+    if let Err(error) = watch_signals(stop.clone()) {
+        log::error!("signals cannot be watched: {error}");
+        return ExitCode::FAILURE;
+    }
+    let failed = move || {
+        let _ = stop.try_send(Stop::Failure);
+    };
+    match Worker::start(&config, failed) {
+        Ok(worker) => wait(worker, &stopped),
+        Err(error) => {
+            log::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn wait(worker: Worker, stopped: &Receiver<Stop>) -> ExitCode {
+    let reason = stopped.recv();
+    worker.stop();
+    match reason {
+        Ok(Stop::Signal) => ExitCode::SUCCESS,
+        // systemd starts us again.
+        Ok(Stop::Failure) | Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// The first signal stops in order, the second at once.
+fn watch_signals(stop: Sender<Stop>) -> std::io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    thread::Builder::new().name("signals".to_owned()).stack_size(64 * 1024).spawn(move || {
+        let mut arrivals = signals.forever();
+        arrivals.next();
+        log::info!("stopping");
+        let _ = stop.try_send(Stop::Signal);
+        arrivals.next();
+        log::warn!("second signal: ending at once");
+        std::process::exit(1);
+    })?;
+    Ok(())
+}
+
+fn help() -> String {
+    let mut text = String::from(HELP);
+    for setting in SETTINGS {
+        let name = setting.name;
+        let file = if setting.is_secret { " (or name a file in " } else { "" };
+        let file_name = if setting.is_secret { format!("{name}_FILE)") } else { String::new() };
+        text += &format!("  {name}\n      {}{file}{file_name}. Default: {}\n", setting.help, setting.default);
+    }
+    text
+}
+
+fn print(text: &str) -> ExitCode {
+    // `| head` may have gone already.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+const HELP: &str = "\
+whatsapp-worker: many WhatsApp accounts in one process, driven over REST
+
+Usage: whatsapp-worker [--sandbox]
+
+  --sandbox      also start a simulated WhatsApp with simulated phones and use it
+  -h, --help     show this text
+  -V, --version  show the version
+
+Settings are environment variables:
+
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Action, String> {
+        parse_arguments(arguments.iter().map(|argument| (*argument).to_owned()))
+    }
+
+    #[test]
+    fn arguments_are_few_and_unknown_ones_are_refused() {
+        assert_eq!(parse(&[]), Ok(Action::Run { sandbox: false }));
+        assert_eq!(parse(&["--sandbox"]), Ok(Action::Run { sandbox: true }));
+        assert_eq!(parse(&["--sandbox", "--help"]), Ok(Action::Help));
+        assert_eq!(parse(&["-V"]), Ok(Action::Version));
+        assert!(parse(&["--port", "1"]).unwrap_err().contains("`--port`"));
+    }
+
+    #[test]
+    fn help_lists_every_setting() {
+        let help = help();
+        for setting in SETTINGS {
+            assert!(help.contains(setting.name), "{}", setting.name);
+        }
+        assert!(help.contains("WORKER_AUTH_TOKEN_FILE"));
+    }
+}

@@ -432,3 +432,58 @@ fn running_out_of_file_descriptors_is_survived() {
 }
 
 const CHILD: &str = "FRONT_DOOR_TEST_CHILD";
+
+/// Run by hand: `cargo test --release --test api_front_door cpu -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement, not a check"]
+fn cpu_per_request() {
+    const REQUESTS: u32 = 50_000;
+    if let Ok(address) = std::env::var(CHILD) {
+        let mut stream = connect(address.parse().unwrap());
+        stream.set_nodelay(true).unwrap();
+        let body = r#"{"to":"6281200000001","type":"text","message":"hello"}"#;
+        let request = format!(
+            "POST /session/a/send HTTP/1.1\r\nHost: localhost:8001\r\nUser-Agent: bench\r\nAccept: */*\r\nAuthorization: Bearer 0123456789abcdef\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        for _ in 0..REQUESTS {
+            stream.write_all(request.as_bytes()).unwrap();
+            assert_eq!(read_answer(&mut stream).unwrap().0, 200);
+        }
+        return;
+    }
+    let answer =
+        |_| Response::json(200, &serde_json::json!({"success": true, "data": {"messageId": "3EB0"}}));
+    for clients in [1, 10] {
+        let server = HttpServer::start(HttpOptions { threads: 64, ..options() }, Arc::new(answer)).unwrap();
+        let ticks = || {
+            let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+            let fields: Vec<u64> = stat
+                .rsplit(')')
+                .next()
+                .unwrap()
+                .split_whitespace()
+                .filter_map(|field| field.parse().ok())
+                .collect();
+            fields[10] + fields[11]
+        };
+        let (before, begun) = (ticks(), Instant::now());
+        let children: Vec<_> = (0..clients)
+            .map(|_| {
+                std::process::Command::new(std::env::current_exe().unwrap())
+                    .args(["cpu_per_request", "--exact", "--ignored", "--nocapture"])
+                    .env(CHILD, server.local_addr().to_string())
+                    .stdout(std::process::Stdio::null())
+                    .spawn()
+                    .unwrap()
+            })
+            .collect();
+        for mut child in children {
+            assert!(child.wait().unwrap().success());
+        }
+        let requests = REQUESTS * clients;
+        let cpu_us = (ticks() - before) as f64 * 10_000.0 / f64::from(requests);
+        let rate = f64::from(requests) / begun.elapsed().as_secs_f64();
+        println!("{clients} clients: {cpu_us:.1} us CPU per request, {rate:.0} requests/s");
+    }
+}

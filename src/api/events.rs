@@ -28,14 +28,24 @@ struct EventView {
 #[serde(rename_all = "camelCase")]
 struct Events {
     events: Vec<EventView>,
+    /// Numbers that are no longer kept, when `after` lies that far back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gone: Option<Gone>,
     /// Give this as `after` next time.
     last_seq: u64,
+}
+
+/// A stretch of the log that was cleaned up.
+#[derive(Debug, Serialize)]
+struct Gone {
+    from: u64,
+    to: u64,
 }
 
 /// Events with a number above `after`, at once or as soon as there is one within `wait` seconds (at most 60).
 pub(super) fn list(api: &Api, id: &str, request: &Request) -> Answer {
     known_query(request, &["after", "wait", "limit"])?;
-    let after = query_number(request, "after", 0, 0..=i64::MAX.unsigned_abs())?;
+    let after = query_number(request, "after", 0, 0..=MAX_SEQ)?;
     let wait = query_number(request, "wait", 0, 0..=60)?;
     let limit = u32::try_from(query_number(request, "limit", 100, 1..=1000)?).expect("at most 1000");
     let session = api.session(id)?;
@@ -53,7 +63,9 @@ pub(super) fn list(api: &Api, id: &str, request: &Request) -> Answer {
         events = api.store().events(session.key(), after, limit)?;
     }
     let last_seq = events.last().map_or(after, |event| event.seq);
-    Ok(ok(&Events { events: events.into_iter().map(view).collect(), last_seq }))
+    let first = events.first().map_or(after + 1, |event| event.seq);
+    let gone = (first > after + 1).then_some(Gone { from: after + 1, to: first - 1 });
+    Ok(ok(&Events { events: events.into_iter().map(view).collect(), gone, last_seq }))
 }
 
 fn view(event: StoredEvent) -> EventView {
@@ -69,6 +81,9 @@ fn view(event: StoredEvent) -> EventView {
         data,
     }
 }
+
+/// SQLite's numbers end at 2^63.
+const MAX_SEQ: u64 = i64::MAX.unsigned_abs() - 1;
 
 /// How soon a long poll notices that the worker stops.
 const SLICE: Duration = Duration::from_secs(1);

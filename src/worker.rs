@@ -1,0 +1,178 @@
+//! Start and stop of a worker, in order, and the list of its threads.
+//!
+//! | thread | of | blocks on | joined by | stack |
+//! |---|---|---|---|---|
+//! | `main` | `main.rs` | the channel of reasons to stop | – | system |
+//! | `signals` | `main.rs` | SIGTERM, SIGINT | process exit | 64 KiB |
+//! | `api-door` | `api::front_door` | `epoll`: every API connection | [`Worker::stop`] | 256 KiB |
+//! | `api-0` … (`api-r0` … for peers that are not local) | `api::http` | the next request; then WhatsApp's ack (20 s), a QR (20 s), an event (60 s) | [`Worker::stop`], left behind after its deadline | 512 KiB |
+//! | tiny_http's own, one per thread above and one per lane | `tiny_http` | an internal Unix socket | end with the door | system |
+//! | `store` | `storage::local` | its queue, the disk | last clone of the store | see there |
+//! | `wa-<id>`, one per connected session | `session` | `poll`: socket and inbox | [`Worker::stop`] | see there |
+//!
+//! Stop order: the API stops accepting and lets requests under way finish, sessions say goodbye and write exact
+//! counters, the store writes its queue. Each step has a deadline; their sum is [`STOP_DEADLINE`].
+
+use std::{
+    fs::DirBuilder,
+    io,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use log::{info, warn};
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use crate::{
+    api::{
+        Api, ApiSettings,
+        http::{HttpError, HttpOptions, HttpServer},
+    },
+    config::Config,
+    session::{Registry, SessionSettings},
+    storage::local::{LocalStore, StoreError},
+};
+
+/// A running worker.
+pub struct Worker {
+    http: HttpServer,
+    api: Arc<Api>,
+    registry: Registry,
+}
+
+/// Why a worker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state directory cannot be made.
+    #[error("cannot make the state directory {dir}: {source}")]
+    StateDir {
+        /// Which.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The local store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The sessions cannot be loaded.
+    #[error("cannot load the sessions: {0}")]
+    Sessions(String),
+    /// The API cannot be served.
+    #[error("{what}{}", cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default())]
+    Http {
+        /// What failed.
+        what: String,
+        /// Why, in the system's words.
+        cause: Option<String>,
+    },
+}
+
+impl Worker {
+    /// Opens the store, loads the sessions, serves the API, then connects the sessions that were connected.
+    /// `on_failure` runs when the API cannot be served any more; the process should end then.
+    ///
+    /// # Errors
+    /// [`StartError`] with one clear line.
+    pub fn start(config: &Config, on_failure: impl Fn() + Send + Sync + 'static) -> Result<Self, StartError> {
+        raise_descriptor_limit(config);
+        make_state_dir(&config.state_dir)?;
+        let store = LocalStore::open(&config.state_dir)?;
+        let registry = Registry::open(store, session_settings(config)).map_err(StartError::Sessions)?;
+        let api = Api::new(registry.clone(), ApiSettings::from(config));
+        let http = HttpServer::start(http_options(config, on_failure), api.handler())?;
+        // After the API, so that a thousand reconnecting sessions do not keep `/health` waiting.
+        registry.start_all();
+        let worker = Self { http, api, registry };
+        info!("worker {} listens on http://{}", config.worker_id, worker.local_addr());
+        Ok(worker)
+    }
+
+    /// Where the API listens, with the real port.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.http.local_addr()
+    }
+
+    /// Stops in order. Takes at most [`STOP_DEADLINE`]; pairings are kept, and sessions that are connected now are
+    /// connected again at the next start.
+    pub fn stop(self) {
+        let Self { http, api, registry } = self;
+        api.begin_stop();
+        http.stop(HTTP_DEADLINE);
+        let late = registry.shutdown(SESSIONS_DEADLINE);
+        if !late.is_empty() {
+            warn!("{} sessions did not stop in time: {}", late.len(), late.join(", "));
+        }
+        info!("stopped");
+    }
+}
+
+impl From<HttpError> for StartError {
+    fn from(error: HttpError) -> Self {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        Self::Http { what: error.to_string(), cause }
+    }
+}
+
+fn session_settings(config: &Config) -> SessionSettings {
+    SessionSettings {
+        url: config.whatsapp.url.clone(),
+        noise_root: config.whatsapp.noise_root,
+        ca_file: config.whatsapp.ca_file.clone(),
+        version: config.whatsapp.version,
+        device_name: DEVICE_NAME.to_owned(),
+        max_sessions: config.max_sessions,
+    }
+}
+
+fn http_options(config: &Config, on_failure: impl Fn() + Send + Sync + 'static) -> HttpOptions {
+    HttpOptions {
+        threads: config.http.threads,
+        max_connections: config.http.max_connections,
+        max_connections_per_address: config.http.max_connections_per_address,
+        max_body_bytes: config.http.max_body_bytes,
+        runtime_dir: Some(config.state_dir.clone()),
+        on_failure: Arc::new(on_failure),
+        ..HttpOptions::new("api", config.bind)
+    }
+}
+
+/// Two descriptors per session and three per handler thread pass the usual soft limit of 1024 early.
+fn raise_descriptor_limit(config: &Config) {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        warn!("the limit of open files cannot be raised: {error}");
+    }
+    let wanted = 2 * config.max_sessions + 6 * config.http.threads + config.http.max_connections + 64;
+    if let Some(limit) = getrlimit(Resource::Nofile).current
+        && usize::try_from(limit).is_ok_and(|limit| limit < wanted)
+    {
+        warn!("{limit} open files are allowed, up to {wanted} may be needed: raise LimitNOFILE");
+    }
+}
+
+/// Holds keys: for this user only.
+fn make_state_dir(dir: &Path) -> Result<(), StartError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|source| StartError::StateDir { dir: dir.to_owned(), source })
+}
+
+/// What the phone shows under "Linked devices".
+const DEVICE_NAME: &str = "WhatsApp Worker";
+
+/// For requests under way: longer than a usual ack, shorter than the longest wait.
+const HTTP_DEADLINE: Duration = Duration::from_secs(8);
+
+/// For sessions to close and for their last writes.
+const SESSIONS_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What a stop takes at the longest, the store's last commit aside.
+pub const STOP_DEADLINE: Duration = HTTP_DEADLINE.saturating_add(SESSIONS_DEADLINE);
