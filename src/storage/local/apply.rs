@@ -337,9 +337,10 @@ impl Applier<'_> {
     ) -> Result<()> {
         let Some(chat) = self.known_chat(session, &chat.to_string())? else { return Ok(()) };
         let at = records::int(change.timestamp);
+        // The index is named: without statistics SQLite would walk the whole session instead.
         // A failure counts only while nothing better is known, and any real progress ends it.
         self.run(
-            "UPDATE messages SET
+            "UPDATE messages INDEXED BY messages_id SET
                  status = CASE WHEN ?4 = 6 THEN iif(status <= 2, 6, status)
                                WHEN status = 6 THEN ?4 ELSE max(status, ?4) END,
                  sent_s = iif(?4 = 2, coalesce(sent_s, ?5), sent_s),
@@ -353,7 +354,7 @@ impl Applier<'_> {
         if let Some(participant) = participant {
             self.run(
                 "INSERT INTO receipts (session, sort, participant, status, timestamp_s)
-                 SELECT session, sort, ?4, ?5, ?6 FROM messages
+                 SELECT session, sort, ?4, ?5, ?6 FROM messages INDEXED BY messages_id
                  WHERE session = ?1 AND id = ?2 AND chat = ?3 AND from_me = 1
                  ON CONFLICT DO NOTHING",
                 params![session, change.id, chat, participant.to_string(), change.status as u8, at],

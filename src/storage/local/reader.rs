@@ -81,7 +81,7 @@ impl Reader<'_> {
         sender: Option<&Jid>,
     ) -> Result<Option<MessageRecord>, StoreError> {
         let sql = format!(
-            "SELECT {} FROM chats JOIN messages ON messages.session = chats.session
+            "SELECT {} FROM chats JOIN messages INDEXED BY messages_id ON messages.session = chats.session
                  AND messages.chat = chats.key
              WHERE chats.session = ?1 AND chats.jid = ?2 AND messages.id = ?3
                  AND (?4 IS NULL OR sender = ?4) ORDER BY sort DESC LIMIT 1",
@@ -95,7 +95,7 @@ impl Reader<'_> {
 
     pub(super) fn message(&self, session: SessionKey, id: &str) -> Result<Option<StoredMessage>, StoreError> {
         let sql = format!(
-            "SELECT {} FROM messages JOIN chats ON chats.key = messages.chat
+            "SELECT {} FROM messages INDEXED BY messages_id JOIN chats ON chats.key = messages.chat
              WHERE messages.session = ?1 AND messages.id = ?2 ORDER BY sort DESC LIMIT 1",
             records::MESSAGE_COLUMNS
         );

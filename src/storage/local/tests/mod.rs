@@ -31,15 +31,19 @@ impl Acks {
         (Arc::clone(&acks), acks)
     }
 
-    /// Waits for `count` answers.
+    /// Waits for `count` answers; all that came.
     fn wait(&self, count: usize) -> Vec<(u64, Result<Option<u64>, StoreError>)> {
+        self.wait_for(count);
+        self.seen.lock().unwrap().clone()
+    }
+
+    fn wait_for(&self, count: usize) {
         let seen = self.seen.lock().unwrap();
         let (seen, timeout) = self
             .changed
             .wait_timeout_while(seen, Duration::from_secs(60), |seen| seen.len() < count)
             .unwrap();
         assert!(!timeout.timed_out(), "{} of {count} answers came", seen.len());
-        seen.clone()
     }
 }
 

@@ -87,9 +87,9 @@ fn cost_of_messages() {
                 }
             }
             // About as many in flight as ten busy sessions keep.
-            acks.wait(sent.saturating_sub(40));
+            acks.wait_for(sent.saturating_sub(40));
         }
-        acks.wait(sent);
+        acks.wait_for(sent);
         let messages = (SESSIONS * ROUNDS) as f64;
         println!(
             "{name}: {:.1} us CPU, {:.1} us wall per message",
