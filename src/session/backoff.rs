@@ -111,7 +111,8 @@ mod tests {
     #[test]
     fn pauses_grow_like_fibonacci_with_ten_percent_jitter_up_to_the_cap() {
         let mut backoff = Backoff::default();
-        let expected = [1.0, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0, 34.0, 55.0, 89.0, 144.0, 233.0, 377.0, 610.0];
+        let expected =
+            [1.0, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0, 34.0, 55.0, 89.0, 144.0, 233.0, 377.0, 610.0];
         for pause in expected.into_iter().chain([900.0; 50]) {
             let got = seconds(&mut backoff, 0);
             assert!((pause * 0.9..=pause * 1.1).contains(&got), "{got} for {pause}");
@@ -149,7 +150,8 @@ mod tests {
         assert!(span <= Duration::from_secs(21), "{span:?}");
         for second in 0..20 {
             let from = Duration::from_secs(100 + second);
-            let in_it = started.iter().filter(|at| **at >= from && **at < from + Duration::from_secs(1)).count();
+            let in_it =
+                started.iter().filter(|at| **at >= from && **at < from + Duration::from_secs(1)).count();
             assert!(in_it <= 61, "{in_it} dials in one second");
         }
     }
@@ -158,8 +160,7 @@ mod tests {
     fn a_hurried_dial_waits_for_nothing_but_a_free_place() {
         let pace = Pace::new();
         while pace.ask(Duration::from_secs(5), false).is_ok() {}
-        let permits: Vec<_> =
-            (0..64).map(|_| pace.ask(Duration::from_secs(5), true).unwrap()).collect();
+        let permits: Vec<_> = (0..64).map(|_| pace.ask(Duration::from_secs(5), true).unwrap()).collect();
         assert_eq!(pace.ask(Duration::from_secs(5), true).unwrap_err(), RETRY);
         drop(permits);
         pace.ask(Duration::from_secs(5), true).unwrap();

@@ -1,14 +1,26 @@
 //! One account: its thread, its connection, its lifecycle; the registry of all of them.
 //!
-//! Read [`registry`] for what the rest of the program calls, then `lifecycle` for the statuses and their allowed
-//! moves. Nothing here knows HTTP requests or the inside of the protocol.
+//! Read [`registry`] and `handle` for what the rest of the program calls, [`lifecycle`] for the statuses and their
+//! allowed moves, then `runner` for the loop of a session's thread, with `desk` around it (supervision, status) and
+//! `pipeline` in it (durable before wire). `dial`, `connection` and `websocket` are the way to the server; `mailbox`
+//! and `board` the ways in and out of the thread; `backoff` the pauses. Nothing here knows HTTP requests or the
+//! inside of the protocol.
 
 mod backoff;
+mod board;
+mod connection;
+mod desk;
+mod dial;
+mod handle;
 pub mod lifecycle;
+mod mailbox;
+mod pipeline;
 pub mod registry;
+mod report;
+mod runner;
 mod websocket;
 
+pub use board::{Qr, SessionSnapshot};
+pub use handle::{PendingReply, SessionHandle};
 pub use lifecycle::SessionStatus;
-pub use registry::{
-    PendingReply, Qr, Registry, SessionError, SessionHandle, SessionSettings, SessionSnapshot,
-};
+pub use registry::{Registry, SessionError, SessionSettings};

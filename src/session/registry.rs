@@ -1,20 +1,28 @@
-//! All sessions of this worker: create, find, connect, talk to, delete.
+//! All sessions of this worker: create, find, delete, start and stop them together.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
-use super::SessionStatus;
+use super::{SessionHandle, SessionSnapshot, SessionStatus, backoff::Pace, desk::Common, dial::Target};
 use crate::{
-    storage::local::{LocalStore, SessionKey, StoreError},
+    storage::local::{LocalStore, SessionPatch, SessionRow, SessionStore, StoreError},
     whatsapp::{
+        engine::{Engine, EngineConfig},
         keys::PublicKey,
-        model::{Command, Reply},
     },
 };
 
 /// What every session of this worker needs to know; from the configuration.
 #[derive(Debug, Clone)]
 pub struct SessionSettings {
-    /// `wss://host[:port]/path` of the service (or `ws://` never: TLS is not optional).
+    /// `wss://host[:port]/path` of the service; TLS is not optional.
     pub url: String,
     /// Root of the Noise certificate chain.
     pub noise_root: PublicKey,
@@ -26,50 +34,6 @@ pub struct SessionSettings {
     pub device_name: String,
     /// More sessions than this are refused.
     pub max_sessions: usize,
-}
-
-/// A QR that waits to be scanned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Qr {
-    /// The text to draw.
-    pub text: String,
-    /// Unix milliseconds.
-    pub expires_at_ms: u64,
-}
-
-/// A session at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionSnapshot {
-    /// Public id.
-    pub id: String,
-    /// Owner.
-    pub user_id: String,
-    /// Display name given by the owner.
-    pub name: Option<String>,
-    /// What it is doing.
-    pub status: SessionStatus,
-    /// `+` and digits; known once paired.
-    pub phone_number: Option<String>,
-    /// LID user; known once paired.
-    pub lid: Option<String>,
-    /// WhatsApp display name.
-    pub push_name: Option<String>,
-    /// The QR to show, while one waits.
-    pub qr: Option<Qr>,
-    /// `WebAuthn` request options, while a passkey step waits.
-    pub passkey_options: Option<String>,
-    /// Why, when the status needs words.
-    pub error: Option<String>,
-    /// The offline queue of this connection is drained.
-    pub ready: bool,
-    /// Unix milliseconds.
-    pub created_ms: u64,
-    /// Unix milliseconds of the last change.
-    pub updated_ms: u64,
-    /// Unix milliseconds of the last login or message, in or out.
-    pub last_activity_ms: Option<u64>,
-    /// Unix milliseconds of the current login.
-    pub connected_since_ms: Option<u64>,
 }
 
 /// Why a session cannot do what was asked.
@@ -90,7 +54,7 @@ pub enum SessionError {
     /// The session has no connection that could take a command.
     #[error("the session is not connected")]
     NotConnected,
-    /// The session's inbox is full: try again soon.
+    /// The session has too much to do: try again soon.
     #[error("the session is busy")]
     Busy,
     /// The worker is stopping.
@@ -109,154 +73,178 @@ pub enum SessionError {
 
 /// All sessions. Cheap to clone.
 #[derive(Clone)]
-pub struct Registry {}
+pub struct Registry {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    common: Arc<Common>,
+    max_sessions: usize,
+    sessions: RwLock<BTreeMap<String, SessionHandle>>,
+    /// Held while a session is created, so that the limit holds.
+    creating: Mutex<()>,
+    stopping: AtomicBool,
+    /// Sessions that [`Registry::start_all`] connects.
+    wanted: Mutex<Vec<SessionHandle>>,
+}
 
 impl Registry {
     /// Loads the stored sessions; connects none of them yet (see [`Registry::start_all`]).
     ///
     /// # Errors
     /// One clear line: unreadable store, CA file or URL.
-    pub fn open(_store: LocalStore, _settings: SessionSettings) -> Result<Self, String> {
-        Err("not built".into())
+    pub fn open(store: LocalStore, settings: SessionSettings) -> Result<Self, String> {
+        let target = Target::new(&settings.url, settings.ca_file.as_deref())?;
+        let rows = store.sessions().map_err(|error| error.to_string())?;
+        let engine = EngineConfig {
+            noise_root: settings.noise_root,
+            version: settings.version,
+            device_name: settings.device_name,
+        };
+        let common = Arc::new(Common { store, engine, target, pace: Pace::new(), started: Instant::now() });
+        let mut wanted = Vec::new();
+        let mut sessions = BTreeMap::new();
+        for row in rows {
+            let handle = SessionHandle::new(Arc::clone(&common), &row);
+            if row.wanted {
+                wanted.push(handle.clone());
+            }
+            sessions.insert(row.id, handle);
+        }
+        let inner = Inner {
+            common,
+            max_sessions: settings.max_sessions,
+            sessions: RwLock::new(sessions),
+            creating: Mutex::default(),
+            stopping: AtomicBool::new(false),
+            wanted: Mutex::new(wanted),
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Connects every session that was connected when the worker stopped, smoothly.
-    pub fn start_all(&self) {}
+    /// Connects every session that was connected when the worker stopped, smoothly. A session that waited for a
+    /// scan is not started: nobody looks at its QR.
+    pub fn start_all(&self) {
+        let wanted = std::mem::take(&mut *self.inner.wanted.lock().unwrap_or_else(PoisonError::into_inner));
+        for session in wanted {
+            let state = SessionStore::new(self.store().clone(), session.key());
+            let result = match Engine::is_paired(&state) {
+                Ok(true) => session.resume(),
+                Ok(false) => {
+                    let patch = SessionPatch {
+                        status: Some(SessionStatus::Disconnected.as_str()),
+                        wanted: Some(false),
+                        ..SessionPatch::default()
+                    };
+                    self.store().update_session(session.key(), patch).map_err(SessionError::from)
+                }
+                Err(error) => Err(StoreError::Io(error.to_string()).into()),
+            };
+            if let Err(error) = result {
+                log::error!("session {} cannot be started: {error}", session.snapshot().id);
+                session.show_error(error.to_string());
+            }
+        }
+    }
 
     /// Makes a session, or finds the same user's. `true` when it is new.
     ///
     /// # Errors
-    /// [`SessionError::OtherUser`], [`SessionError::TooMany`], [`SessionError::Stopping`], [`SessionError::Store`].
+    /// [`SessionError::OtherUser`], [`SessionError::TooMany`], [`SessionError::Stopping`], [`SessionError::Store`],
+    /// [`SessionError::Deleting`] while an old session of this id goes away.
     pub fn create(
         &self,
-        _id: &str,
-        _user_id: &str,
-        _name: Option<&str>,
+        id: &str,
+        user_id: &str,
+        name: Option<&str>,
     ) -> Result<(SessionHandle, bool), SessionError> {
-        Err(SessionError::Stopping)
+        let _one_at_a_time = self.inner.creating.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = self.read().get(id).cloned() {
+            let same_user = session.snapshot().user_id == user_id;
+            return if same_user { Ok((session, false)) } else { Err(SessionError::OtherUser) };
+        }
+        if self.inner.stopping.load(Ordering::Relaxed) {
+            return Err(SessionError::Stopping);
+        }
+        if self.read().len() >= self.inner.max_sessions {
+            return Err(SessionError::TooMany { max: self.inner.max_sessions });
+        }
+        let row: Option<SessionRow> = self.store().create_session(id, user_id, name)?;
+        let row = row.ok_or(SessionError::Deleting)?;
+        let session = SessionHandle::new(Arc::clone(&self.inner.common), &row);
+        self.write().insert(row.id, session.clone());
+        Ok((session, true))
     }
 
     /// The session of this id.
     ///
     /// # Errors
     /// [`SessionError::NotFound`].
-    pub fn get(&self, _id: &str) -> Result<SessionHandle, SessionError> {
-        Err(SessionError::NotFound)
+    pub fn get(&self, id: &str) -> Result<SessionHandle, SessionError> {
+        self.read().get(id).cloned().ok_or(SessionError::NotFound)
     }
 
     /// All sessions, by id.
     #[must_use]
     pub fn list(&self) -> Vec<SessionSnapshot> {
-        Vec::new()
+        self.all().iter().map(SessionHandle::snapshot).collect()
     }
 
     /// Number of sessions, and how many of them are connected.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
-        (0, 0)
+        let sessions = self.read();
+        let connected =
+            sessions.values().filter(|session| session.status() == SessionStatus::Connected).count();
+        (sessions.len(), connected)
     }
 
     /// Unlinks the device when the session is connected (bounded wait), then removes every row of this id.
     ///
     /// # Errors
-    /// [`SessionError::NotFound`], [`SessionError::Store`].
-    pub fn delete(&self, _id: &str) -> Result<(), SessionError> {
-        Err(SessionError::NotFound)
+    /// [`SessionError::NotFound`], [`SessionError::Store`], [`SessionError::Busy`] when its thread does not end.
+    pub fn delete(&self, id: &str) -> Result<(), SessionError> {
+        let session = self.get(id)?;
+        session.delete()?;
+        let mut sessions = self.write();
+        // Somebody may have been faster, and a new session of the same id may be there already.
+        if sessions.get(id).is_some_and(|current| current.key() == session.key()) {
+            sessions.remove(id);
+        }
+        Ok(())
     }
 
     /// Stops all sessions cleanly; those connected now are connected again at the next start.
     /// Returns the ids that did not stop in time.
-    pub fn shutdown(&self, _deadline: Duration) -> Vec<String> {
-        Vec::new()
+    pub fn shutdown(&self, deadline: Duration) -> Vec<String> {
+        self.inner.stopping.store(true, Ordering::Relaxed);
+        let until = Instant::now() + deadline;
+        let sessions = self.all();
+        sessions.iter().for_each(SessionHandle::begin_shutdown);
+        let late = sessions
+            .iter()
+            .filter(|session| !session.wait_ended(until.saturating_duration_since(Instant::now())));
+        late.map(|session| session.snapshot().id).collect()
     }
 
     /// The store behind the registry.
     #[must_use]
     pub fn store(&self) -> &LocalStore {
-        unreachable!()
+        &self.inner.common.store
+    }
+
+    fn all(&self) -> Vec<SessionHandle> {
+        self.read().values().cloned().collect()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<String, SessionHandle>> {
+        self.inner.sessions.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<String, SessionHandle>> {
+        self.inner.sessions.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One session. Cheap to clone.
-#[derive(Clone)]
-pub struct SessionHandle {}
-
-impl SessionHandle {
-    /// Internal number, for the store's queries.
-    #[must_use]
-    pub fn key(&self) -> SessionKey {
-        SessionKey(0)
-    }
-
-    /// What the session is doing now.
-    #[must_use]
-    pub fn snapshot(&self) -> SessionSnapshot {
-        unreachable!()
-    }
-
-    /// Starts connecting, unless it is connecting or connected already. Returns at once.
-    ///
-    /// # Errors
-    /// [`SessionError::Stopping`], [`SessionError::Deleting`], [`SessionError::Thread`], [`SessionError::Store`].
-    pub fn connect(&self) -> Result<(), SessionError> {
-        Err(SessionError::Stopping)
-    }
-
-    /// Closes the connection; keeps everything else. Waits until the session's thread has ended (bounded).
-    ///
-    /// # Errors
-    /// [`SessionError::Store`].
-    pub fn disconnect(&self) -> Result<(), SessionError> {
-        Err(SessionError::Stopping)
-    }
-
-    /// Unlinks the device (asks WhatsApp when connected, bounded wait) and forgets its keys.
-    ///
-    /// # Errors
-    /// [`SessionError::Store`].
-    pub fn logout(&self) -> Result<(), SessionError> {
-        Err(SessionError::Stopping)
-    }
-
-    /// Disconnects and connects again.
-    ///
-    /// # Errors
-    /// As for [`SessionHandle::connect`].
-    pub fn restart(&self) -> Result<(), SessionError> {
-        Err(SessionError::Stopping)
-    }
-
-    /// Hands a command to the session.
-    ///
-    /// # Errors
-    /// [`SessionError::NotConnected`] when no thread runs, [`SessionError::Busy`] when its inbox is full.
-    pub fn command(&self, _command: Command) -> Result<PendingReply, SessionError> {
-        Err(SessionError::NotConnected)
-    }
-
-    /// Waits until `done` holds or the time is over; returns the snapshot either way.
-    pub fn wait_until(
-        &self,
-        _timeout: Duration,
-        _done: impl Fn(&SessionSnapshot) -> bool,
-    ) -> SessionSnapshot {
-        unreachable!()
-    }
-
-    /// Waits until the session's event log has a number above `after`; `false` when the time is over first.
-    #[must_use]
-    pub fn wait_event(&self, _after: u64, _timeout: Duration) -> bool {
-        false
-    }
-}
-
-/// The answer to a command, when it comes. Dropping it does not take the command back.
-pub struct PendingReply {}
-
-impl PendingReply {
-    /// The answer; `None` when the time is over (ask again to go on waiting).
-    #[must_use]
-    pub fn wait(&self, _timeout: Duration) -> Option<Reply> {
-        None
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -61,7 +61,8 @@ impl Handshake {
              Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nOrigin: {origin}\r\n\
              Cache-Control: no-cache\r\nPragma: no-cache\r\n\r\n"
         );
-        let accept = BASE64_STANDARD.encode(Sha1::new().chain_update(key).chain_update(ACCEPT_SUFFIX).finalize());
+        let accept =
+            BASE64_STANDARD.encode(Sha1::new().chain_update(key).chain_update(ACCEPT_SUFFIX).finalize());
         Self { request, accept, response: Vec::new() }
     }
 
@@ -94,7 +95,8 @@ impl Handshake {
         if !header("upgrade").is_some_and(|value| value.eq_ignore_ascii_case("websocket")) {
             return Err(WebSocketError::BadResponse("no upgrade to websocket"));
         }
-        let has_upgrade = |value: &str| value.split(',').any(|word| word.trim().eq_ignore_ascii_case("upgrade"));
+        let has_upgrade =
+            |value: &str| value.split(',').any(|word| word.trim().eq_ignore_ascii_case("upgrade"));
         if !header("connection").is_some_and(has_upgrade) {
             return Err(WebSocketError::BadResponse("connection is not upgraded"));
         }

@@ -5,7 +5,7 @@ use std::io::{Cursor, Read, Write};
 use proptest::prelude::*;
 use tungstenite::{
     Message,
-    protocol::{Role, WebSocket, frame::coding::CloseCode, frame::CloseFrame},
+    protocol::{Role, WebSocket, frame::CloseFrame, frame::coding::CloseCode},
 };
 
 use super::*;
@@ -37,11 +37,7 @@ impl Write for Pipe {
 }
 
 fn server_with(input: Vec<u8>) -> WebSocket<Pipe> {
-    WebSocket::from_raw_socket(
-        Pipe { input: Cursor::new(input), output: Vec::new() },
-        Role::Server,
-        None,
-    )
+    WebSocket::from_raw_socket(Pipe { input: Cursor::new(input), output: Vec::new() }, Role::Server, None)
 }
 
 /// Everything that came, data joined, in words.

@@ -40,6 +40,7 @@ pub(super) const SORT_BITS: u32 = 20;
 #[derive(Debug)]
 pub(super) enum Outcome {
     Done,
+    Seq(Option<u64>),
     Session(Option<SessionRow>),
     Claim(Claim),
     /// Whether rows are left to delete.
@@ -165,10 +166,8 @@ impl Applier<'_> {
                 )?;
                 Ok(Outcome::Done)
             }
-            Op::Update { session, patch } => {
-                self.session(session.0)?;
-                self.update(session.0, patch)?;
-                Ok(Outcome::Done)
+            Op::Update { session, patch, event } => {
+                self.report(*session, Some(patch), event.as_ref()).map(Outcome::Seq)
             }
             Op::Forget { session } => {
                 self.run("DELETE FROM state WHERE session = ?1", params![session.0])?;
@@ -403,7 +402,7 @@ impl Applier<'_> {
             "UPDATE sessions SET updated_ms = ?2, status = coalesce(?3, status),
                  phone = iif(?4, ?5, phone), lid = iif(?6, ?7, lid), push_name = iif(?8, ?9, push_name),
                  wanted = coalesce(?10, wanted), error = iif(?11, ?12, error),
-                 last_activity_ms = coalesce(?13, last_activity_ms)
+                 last_activity_ms = iif(?13 IS NULL, last_activity_ms, max(coalesce(last_activity_ms, 0), ?13))
              WHERE key = ?1",
             params![
                 session,

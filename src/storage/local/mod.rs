@@ -128,12 +128,28 @@ impl LocalStore {
         }
     }
 
-    /// Changes a session row and waits until that is durable.
+    /// Changes a session row and waits until that is durable, and everything submitted before it is settled.
     ///
     /// # Errors
     /// [`StoreError`] when it could not be made durable.
     pub fn update_session(&self, session: SessionKey, patch: SessionPatch) -> Result<(), StoreError> {
-        self.call(Op::Update { session, patch }).map(drop)
+        self.call(Op::Update { session, patch: Box::new(patch), event: None }).map(drop)
+    }
+
+    /// As [`LocalStore::update_session`], together with the event that tells of it; the number of the event.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it could not be made durable.
+    pub fn tell(
+        &self,
+        session: SessionKey,
+        patch: SessionPatch,
+        event: (&'static str, String),
+    ) -> Result<Option<u64>, StoreError> {
+        match self.call(Op::Update { session, patch: Box::new(patch), event: Some(event) })? {
+            Outcome::Seq(seq) => Ok(seq),
+            _ => Ok(None),
+        }
     }
 
     /// Removes the engine's state of a session: keys, ratchets, everything but history and events.

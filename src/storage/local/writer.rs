@@ -32,7 +32,7 @@ const PROBE_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum Op {
     Create { id: String, user_id: String, name: Option<String> },
-    Update { session: SessionKey, patch: SessionPatch },
+    Update { session: SessionKey, patch: Box<SessionPatch>, event: Option<(&'static str, String)> },
     Claim { session: SessionKey, key: String, request_hash: [u8; 32], message_id: String },
     Answer { session: SessionKey, key: String, answer: Answer },
     Release { session: SessionKey, key: String },

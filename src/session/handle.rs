@@ -1,0 +1,287 @@
+//! One session as the rest of the program holds it: whether its thread runs or not.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::{
+    SessionError, SessionSnapshot, SessionStatus,
+    board::Board,
+    desk::{Common, Desk},
+    mailbox::{Mail, Mailbox, Stop},
+    report,
+};
+use crate::{
+    storage::local::{SessionKey, SessionPatch, SessionRow},
+    whatsapp::model::{Command, CommandError, Reply},
+};
+
+/// Virtual size of a session's stack; only pages that are touched count. Unoptimised code needs far more.
+const STACK_BYTES: usize = if cfg!(debug_assertions) { 8 << 20 } else { 1 << 20 };
+/// Ending waits this long for the thread: a clean stop's own limit and a slow disk.
+const END_WAIT: Duration = Duration::from_secs(10);
+/// WhatsApp has this long to confirm that the device is unlinked.
+const UNLINK_WAIT: Duration = Duration::from_secs(10);
+
+/// One session. Cheap to clone.
+#[derive(Clone)]
+pub struct SessionHandle {
+    session: Arc<Session>,
+}
+
+struct Session {
+    key: SessionKey,
+    common: Arc<Common>,
+    board: Arc<Board>,
+    /// Held while the thread is started or ended, so that there is never a second one.
+    control: Mutex<Control>,
+}
+
+#[derive(Default)]
+struct Control {
+    running: Option<Running>,
+    deleting: bool,
+    stopping: bool,
+}
+
+struct Running {
+    mailbox: Mailbox,
+    /// Disconnected when the thread has ended.
+    ended: Receiver<()>,
+}
+
+impl SessionHandle {
+    pub(super) fn new(common: Arc<Common>, row: &SessionRow) -> Self {
+        let board = Arc::new(Board::new(row));
+        Self { session: Arc::new(Session { key: row.key, common, board, control: Mutex::default() }) }
+    }
+
+    /// Internal number, for the store's queries.
+    #[must_use]
+    pub fn key(&self) -> SessionKey {
+        self.session.key
+    }
+
+    /// What the session is doing now.
+    #[must_use]
+    pub fn snapshot(&self) -> SessionSnapshot {
+        self.session.board.snapshot()
+    }
+
+    /// Starts connecting, unless it is connecting or connected already. Returns at once.
+    ///
+    /// # Errors
+    /// [`SessionError::Stopping`], [`SessionError::Deleting`], [`SessionError::Thread`], [`SessionError::Store`].
+    pub fn connect(&self) -> Result<(), SessionError> {
+        let mut control = self.control();
+        self.start(&mut control, true)
+    }
+
+    /// As [`Self::connect`], at the start of the worker: in turn with all the others, and wanted already.
+    pub(super) fn resume(&self) -> Result<(), SessionError> {
+        let mut control = self.control();
+        self.start(&mut control, false)
+    }
+
+    /// Closes the connection; keeps everything else. Waits until the session's thread has ended (bounded).
+    ///
+    /// # Errors
+    /// [`SessionError::Store`], [`SessionError::Busy`] when the thread did not end in time.
+    pub fn disconnect(&self) -> Result<(), SessionError> {
+        let mut control = self.control();
+        self.end(&mut control)
+    }
+
+    /// Unlinks the device (asks WhatsApp when connected, bounded wait) and forgets its keys.
+    ///
+    /// # Errors
+    /// [`SessionError::Store`], [`SessionError::Busy`] when the thread did not end in time.
+    pub fn logout(&self) -> Result<(), SessionError> {
+        self.unlink();
+        let mut control = self.control();
+        self.end(&mut control)?;
+        self.session.common.store.forget_state(self.key())?;
+        self.rest(SessionStatus::LoggedOut)
+    }
+
+    /// Disconnects and connects again.
+    ///
+    /// # Errors
+    /// As for [`SessionHandle::connect`] and [`SessionHandle::disconnect`].
+    pub fn restart(&self) -> Result<(), SessionError> {
+        let mut control = self.control();
+        self.end(&mut control)?;
+        self.start(&mut control, true)
+    }
+
+    /// Hands a command to the session.
+    ///
+    /// # Errors
+    /// [`SessionError::NotConnected`] when no thread runs, [`SessionError::Busy`] when too many commands wait.
+    pub fn command(&self, command: Command) -> Result<PendingReply, SessionError> {
+        let mailbox = match &self.control().running {
+            Some(running) if running.is_alive() => running.mailbox.clone(),
+            _ => return Err(SessionError::NotConnected),
+        };
+        mailbox.command(command).map(|answer| PendingReply { answer }).ok_or(SessionError::Busy)
+    }
+
+    /// Waits until `done` holds or the time is over; returns the snapshot either way.
+    pub fn wait_until(&self, timeout: Duration, done: impl Fn(&SessionSnapshot) -> bool) -> SessionSnapshot {
+        self.session.board.wait_until(timeout, done)
+    }
+
+    /// Waits until an event with a number above `after` is logged during this wait or was since the worker's
+    /// start; `false` when the time is over first.
+    #[must_use]
+    pub fn wait_event(&self, after: u64, timeout: Duration) -> bool {
+        self.session.board.wait_event(after, timeout)
+    }
+
+    pub(super) fn status(&self) -> SessionStatus {
+        self.session.board.status()
+    }
+
+    /// From now on nothing starts. Unlinks, ends the thread and removes every row.
+    pub(super) fn delete(&self) -> Result<(), SessionError> {
+        self.control().deleting = true;
+        self.unlink();
+        let mut control = self.control();
+        self.end(&mut control)?;
+        Ok(self.session.common.store.delete_session(self.key())?)
+    }
+
+    /// From now on nothing starts; what runs is told to stop.
+    pub(super) fn begin_shutdown(&self) {
+        let mut control = self.control();
+        control.stopping = true;
+        if let Some(running) = &control.running {
+            running.mailbox.send(Mail::Stop(Stop::Shutdown));
+        }
+    }
+
+    /// Whether the thread has ended by then.
+    pub(super) fn wait_ended(&self, timeout: Duration) -> bool {
+        let ended = self.control().running.as_ref().map(|running| running.ended.clone());
+        ended.is_none_or(|ended| ended.recv_timeout(timeout) != Err(RecvTimeoutError::Timeout))
+    }
+
+    /// Puts words to a session that cannot even be started.
+    pub(super) fn show_error(&self, error: String) {
+        self.session.board.become_status(SessionStatus::Error, now_ms(), |shown| shown.error = Some(error));
+    }
+
+    /// Shows and stores a status of a session without a thread.
+    fn rest(&self, status: SessionStatus) -> Result<(), SessionError> {
+        let Session { key, common, board, .. } = &*self.session;
+        if let Some(shown) = board.become_status(status, now_ms(), |_| {}) {
+            let seq = common.store.tell(*key, report::patch(&shown, Some(false)), report::event(&shown))?;
+            board.logged(seq);
+        }
+        Ok(())
+    }
+
+    fn control(&self) -> MutexGuard<'_, Control> {
+        self.session.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start(&self, control: &mut Control, asked: bool) -> Result<(), SessionError> {
+        if control.deleting {
+            return Err(SessionError::Deleting);
+        }
+        if control.stopping {
+            return Err(SessionError::Stopping);
+        }
+        if let Some(running) = control.running.as_ref().filter(|running| running.is_alive()) {
+            running.mailbox.send(Mail::Hurry);
+            return Ok(());
+        }
+        if asked {
+            let patch = SessionPatch { wanted: Some(true), ..SessionPatch::default() };
+            self.session.common.store.update_session(self.key(), patch)?;
+        }
+        let thread = |error: std::io::Error| SessionError::Thread(error.to_string());
+        let mail = Mailbox::new(Arc::clone(&self.session.board)).map_err(thread)?;
+        let mailbox = mail.0.clone();
+        let (alive, ended) = crossbeam_channel::bounded(0);
+        let (common, key, board) =
+            (Arc::clone(&self.session.common), self.key(), Arc::clone(&self.session.board));
+        let mut desk = Desk::new(common, key, board, mail, asked);
+        desk.begin();
+        thread::Builder::new()
+            .name(format!("wa-{}", desk.id()))
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                desk.work();
+                drop(alive);
+            })
+            .map_err(|error| {
+                self.show_error(error.to_string());
+                thread(error)
+            })?;
+        control.running = Some(Running { mailbox, ended });
+        Ok(())
+    }
+
+    fn end(&self, control: &mut Control) -> Result<(), SessionError> {
+        match &control.running {
+            Some(running) if running.is_alive() => {
+                running.mailbox.send(Mail::Stop(Stop::Disconnect));
+                if running.ended.recv_timeout(END_WAIT) == Err(RecvTimeoutError::Timeout) {
+                    return Err(SessionError::Busy);
+                }
+            }
+            _ if self.status() == SessionStatus::Error => self.rest(SessionStatus::Disconnected)?,
+            _ => {}
+        }
+        control.running = None;
+        Ok(())
+    }
+
+    /// Asks WhatsApp to forget this device, when there is a connection to ask over. Best effort: the phone's owner
+    /// can still remove it by hand.
+    fn unlink(&self) {
+        if self.status() != SessionStatus::Connected {
+            return;
+        }
+        let reply = self.command(Command::Logout).ok().and_then(|pending| pending.wait(UNLINK_WAIT));
+        if !matches!(reply, Some(Reply::Done)) {
+            log::warn!(
+                "session {}: WhatsApp did not confirm that the device is unlinked",
+                self.snapshot().id
+            );
+        }
+    }
+}
+
+impl Running {
+    fn is_alive(&self) -> bool {
+        self.ended.try_recv() == Err(crossbeam_channel::TryRecvError::Empty)
+    }
+}
+
+fn now_ms() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The answer to a command, when it comes. Dropping it does not take the command back.
+pub struct PendingReply {
+    answer: Receiver<Reply>,
+}
+
+impl PendingReply {
+    /// The answer; `None` when the time is over (ask again to go on waiting).
+    #[must_use]
+    pub fn wait(&self, timeout: Duration) -> Option<Reply> {
+        match self.answer.recv_timeout(timeout) {
+            Ok(reply) => Some(reply),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Reply::Failed(CommandError::ConnectionLost)),
+        }
+    }
+}

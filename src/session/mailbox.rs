@@ -1,0 +1,177 @@
+//! How the rest of the program reaches a session's thread: a queue and an eventfd that wakes its poll.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use crossbeam_channel::{Receiver, Sender};
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::{board::Board, connection::Connection, dial::DialError};
+use crate::{
+    storage::local::{CommitListener, StoreError},
+    whatsapp::model::{Command, Reply},
+};
+
+/// Commands of one session that may wait for their answer; more are refused as busy.
+const COMMANDS: usize = 256;
+
+/// What a session's thread is told.
+pub(super) enum Mail {
+    Command(Box<(Command, ReplySender)>),
+    /// End; the strongest of several wins.
+    Stop(Stop),
+    /// Somebody waits for this session: do not sit out a pause.
+    Hurry,
+    /// The dial of this number is over.
+    Dialled(u64, Box<Result<Connection, DialError>>),
+    /// The batch of this number is durable.
+    Committed(u64),
+    /// A batch failed.
+    Failed(Box<StoreError>),
+}
+
+/// Why a session's thread should end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stop {
+    /// The worker stops; connect again at the next start.
+    Shutdown,
+    /// Somebody wants it disconnected.
+    Disconnect,
+}
+
+/// The sending side. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Mailbox {
+    queue: Sender<Mail>,
+    waker: Arc<Waker>,
+    commands: Arc<AtomicUsize>,
+    board: Arc<Board>,
+}
+
+/// The thread's side.
+pub(super) struct Inbox {
+    pub(super) queue: Receiver<Mail>,
+    pub(super) waker: Arc<Waker>,
+}
+
+impl Mailbox {
+    pub(super) fn new(board: Arc<Board>) -> std::io::Result<(Self, Inbox)> {
+        // Not bounded by itself: commands are counted, everything else comes at most once per thing the thread
+        // started, and nobody who tells it something may be made to wait.
+        let (queue, inbox) = crossbeam_channel::unbounded();
+        let waker = Arc::new(Waker::new()?);
+        let mailbox = Self { queue, waker: Arc::clone(&waker), commands: Arc::default(), board };
+        Ok((mailbox, Inbox { queue: inbox, waker }))
+    }
+
+    /// `false` when the thread is gone.
+    pub(super) fn send(&self, mail: Mail) -> bool {
+        let sent = self.queue.send(mail).is_ok();
+        self.waker.wake();
+        sent
+    }
+
+    /// The receiver of the answer; `None` when too many wait already.
+    pub(super) fn command(&self, command: Command) -> Option<Receiver<Reply>> {
+        let counted = CountedCommand::new(&self.commands)?;
+        let (reply, answer) = crossbeam_channel::bounded(1);
+        self.send(Mail::Command(Box::new((command, ReplySender { reply, _counted: counted }))));
+        Some(answer)
+    }
+}
+
+/// The store thread's line to the session.
+impl CommitListener for Mailbox {
+    fn committed(&self, number: u64, last_seq: Result<Option<u64>, StoreError>) {
+        match last_seq {
+            Ok(seq) => {
+                self.board.logged(seq);
+                self.send(Mail::Committed(number));
+            }
+            Err(error) => {
+                self.send(Mail::Failed(Box::new(error)));
+            }
+        }
+    }
+
+    fn reported(&self, _number: u64, last_seq: Result<Option<u64>, StoreError>) {
+        // A status that could not be stored is still on the board; what failed with it stops the session.
+        match last_seq {
+            Ok(seq) => self.board.logged(seq),
+            Err(error) => log::debug!("a status was not stored: {error}"),
+        }
+    }
+}
+
+/// Where the answer to a command goes. Dropping it unanswered tells the caller that the session is gone.
+pub(super) struct ReplySender {
+    reply: Sender<Reply>,
+    _counted: CountedCommand,
+}
+
+impl ReplySender {
+    pub(super) fn send(self, reply: Reply) {
+        // The caller may have stopped waiting.
+        drop(self.reply.try_send(reply));
+    }
+}
+
+struct CountedCommand(Arc<AtomicUsize>);
+
+impl CountedCommand {
+    fn new(count: &Arc<AtomicUsize>) -> Option<Self> {
+        let counted = Self(Arc::clone(count));
+        // Counted before it is compared, so that two callers cannot both take the last place.
+        (count.fetch_add(1, Ordering::Relaxed) < COMMANDS).then_some(counted)
+    }
+}
+
+impl Drop for CountedCommand {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An eventfd that is only written to when the thread sleeps or is about to.
+pub(super) struct Waker {
+    fd: OwnedFd,
+    sleeping: AtomicBool,
+}
+
+impl Waker {
+    fn new() -> std::io::Result<Self> {
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { fd, sleeping: AtomicBool::new(false) })
+    }
+
+    fn wake(&self) {
+        if self.sleeping.swap(false, Ordering::SeqCst) {
+            // Fails only when the counter is full, and then the thread is awake anyway.
+            let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// Announces sleep. Afterwards the queue must be looked at once more before really sleeping.
+    pub(super) fn fall_asleep(&self) {
+        self.sleeping.store(true, Ordering::SeqCst);
+    }
+
+    /// Awake again; takes the wake-up out of the eventfd if one was written.
+    pub(super) fn awake(&self, readable: bool) {
+        self.sleeping.store(false, Ordering::SeqCst);
+        if readable {
+            let _ = rustix::io::read(&self.fd, &mut [0u8; 8]);
+        }
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
