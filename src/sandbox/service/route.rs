@@ -31,9 +31,11 @@ impl SentIds {
     }
 
     fn insert(&mut self, id: &str) {
-        if self.by_id.insert(id.to_owned(), Vec::new()).is_none() {
-            self.order.push_back(id.to_owned());
+        if self.by_id.contains_key(id) {
+            return;
         }
+        self.by_id.insert(id.to_owned(), Vec::new());
+        self.order.push_back(id.to_owned());
         if self.order.len() > MAX_SENT_IDS
             && let Some(oldest) = self.order.pop_front()
         {
