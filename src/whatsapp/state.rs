@@ -137,6 +137,9 @@ pub trait StateRead {
     -> Result<Option<MessageRecord>, ReadError>;
 }
 
+/// Room the overlay keeps while it is empty, in entries.
+const OVERLAY_KEPT: usize = 32;
+
 /// What a pending write says about one key.
 #[derive(Debug, Clone)]
 struct Pending {
@@ -265,6 +268,13 @@ impl StateWriter {
         self.overlay.retain(|_, pending| pending.batch > number);
         self.cleared.retain(|_, batch| *batch > number);
         self.messages.retain(|_, (batch, _)| *batch > number);
+        // An upload of prekeys makes hundreds of entries; an idle session must not keep room for them.
+        if self.overlay.is_empty() && self.overlay.capacity() > OVERLAY_KEPT {
+            self.overlay = HashMap::new();
+        }
+        if self.messages.is_empty() && self.messages.capacity() > OVERLAY_KEPT {
+            self.messages = HashMap::new();
+        }
     }
 
     /// Forgets the current batch and everything that is not known to be durable. For a session that stops because
@@ -275,5 +285,47 @@ impl StateWriter {
 
     fn note(&mut self, table: Table, key: &str, value: Option<Vec<u8>>) {
         self.overlay.insert((table, key.to_owned()), Pending { batch: self.next_batch, value });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::whatsapp::testing::MemoryStore;
+
+    #[test]
+    fn own_writes_are_seen_until_the_store_has_them_and_cost_nothing_afterwards() {
+        let mut store = MemoryStore::default();
+        store.put(Table::PreKey, "7", vec![7]);
+        let mut state = StateWriter::default();
+        state.clear(Table::PreKey);
+        for id in 100..300u32 {
+            state.put(Table::PreKey, id.to_string(), vec![1]);
+        }
+        state.delete(Table::PreKey, "100");
+        assert_eq!(state.get(&store, Table::PreKey, "7").unwrap(), None);
+        assert_eq!(state.get(&store, Table::PreKey, "100").unwrap(), None);
+        assert_eq!(state.get(&store, Table::PreKey, "101").unwrap(), Some(vec![1]));
+        assert_eq!(state.keys(&store, Table::PreKey, "").unwrap().len(), 199);
+        let batch = state.take_batch().unwrap();
+        let number = batch.number;
+        store.apply(batch);
+        state.persisted(number);
+        assert_eq!(state.keys(&store, Table::PreKey, "").unwrap().len(), 199);
+        assert!(state.overlay.capacity() <= OVERLAY_KEPT);
+    }
+
+    #[test]
+    fn discarded_writes_are_gone_and_batch_numbers_go_on() {
+        let store = MemoryStore::default();
+        let mut state = StateWriter::default();
+        state.put(Table::PushName, "a", vec![1]);
+        let first = state.take_batch().unwrap().number;
+        state.put(Table::PushName, "b", vec![1]);
+        state.discard();
+        assert!(state.take_batch().is_none());
+        assert_eq!(state.get(&store, Table::PushName, "b").unwrap(), None);
+        state.put(Table::PushName, "c", vec![1]);
+        assert!(state.take_batch().unwrap().number > first);
     }
 }

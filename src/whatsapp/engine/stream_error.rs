@@ -10,6 +10,7 @@ use super::Engine;
 use crate::whatsapp::{
     binary::Node,
     ctx::Ctx,
+    iq::IqKind,
     limits::{DEFAULT_BAN, RATE_LIMIT_EXTRA_STEPS},
     model::{DisconnectReason, Event, Reply},
     state::Table,
@@ -134,7 +135,6 @@ impl Engine {
     }
 
     fn finish_pending_logouts(&mut self) {
-        use crate::whatsapp::iq::IqKind;
         while let Some(IqKind::Logout(id)) = self.iqs.take_kind(|kind| matches!(kind, IqKind::Logout(_))) {
             self.reply(id, Reply::Done);
         }

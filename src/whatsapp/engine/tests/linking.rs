@@ -144,7 +144,8 @@ fn the_credentials_are_durable_before_the_phone_is_answered() {
 
 #[test]
 fn an_impostor_is_refused_and_gets_no_credentials() {
-    let change: [(&str, fn(&mut Phone, &mut Scene)); 2] = [
+    type Change = fn(&mut Phone, &mut Scene);
+    let change: [(&str, Change); 2] = [
         ("hmac-mismatch", |phone, _| phone.secret[0] ^= 1),
         ("signature-mismatch", |phone, scene| phone.identity = KeyPair::generate(&mut scene.rng).public),
     ];
