@@ -139,6 +139,20 @@ impl Jid {
         Self { user: self.user.clone(), device: 0, server }
     }
 
+    /// Drops an agent part (`user_1`) of a person: every current client ignores it, and in a Signal address it would
+    /// name another user.
+    #[must_use]
+    pub(in crate::whatsapp) fn without_agent(mut self) -> Self {
+        if (self.is_pn() || self.is_lid())
+            && let Some((bare, agent)) = self.user.split_once('_')
+            && !agent.is_empty()
+            && agent.bytes().all(|byte| byte.is_ascii_digit())
+        {
+            self.user = Cow::Owned(bare.to_owned());
+        }
+        self
+    }
+
     /// A phone-number address (hosted included).
     #[must_use]
     pub fn is_pn(&self) -> bool {
@@ -217,7 +231,7 @@ pub enum JidError {
 impl FromStr for Jid {
     type Err = JidError;
 
-    /// Reads the text form. An agent part (`user_agent`) is dropped: every current client ignores it.
+    /// Reads the text form. An agent part (`user_agent`) is dropped.
     fn from_str(text: &str) -> Result<Self, JidError> {
         if text.len() > 128 {
             return Err(JidError::TooLong);
@@ -239,17 +253,12 @@ impl FromStr for Jid {
             return Err(JidError::BadCharacter);
         }
         let (user, device) = match user.split_once(':') {
-            Some((user, device)) if !user.is_empty() => {
-                (user, device.parse().map_err(|_| JidError::BadDevice)?)
-            }
-            Some(_) => return Err(JidError::BadDevice),
+            Some((user, device)) => (user, device.parse().map_err(|_| JidError::BadDevice)?),
             None => (user, 0),
         };
-        let user = match user.split_once('_') {
-            Some((bare, agent)) if !agent.is_empty() && agent.bytes().all(|b| b.is_ascii_digit()) => bare,
-            _ => user,
-        };
-        Ok(Self { user: Cow::Owned(user.to_owned()), device, server: Server::from(server) })
+        let jid =
+            Self { user: Cow::Owned(user.to_owned()), device, server: Server::from(server) }.without_agent();
+        if jid.device != 0 && jid.user.is_empty() { Err(JidError::BadDevice) } else { Ok(jid) }
     }
 }
 
@@ -298,7 +307,9 @@ mod tests {
         for text in ["@9", "@bot", "lid", "s.whatsapp.net"] {
             assert_eq!(text.parse::<Jid>().unwrap().to_string(), text);
         }
-        assert_eq!(":5@lid".parse::<Jid>(), Err(JidError::BadDevice));
+        for text in [":5@lid", "_0:84@lid"] {
+            assert_eq!(text.parse::<Jid>(), Err(JidError::BadDevice), "{text}");
+        }
     }
 
     #[test]

@@ -311,13 +311,7 @@ fn odd(start: u8, bytes: &[u8]) -> Result<usize, DecodeError> {
 }
 
 fn jid(user: Text, device: u16, server: Server) -> Result<Jid, DecodeError> {
-    let mut jid = Jid { user, device, server };
-    if jid.is_pn() || jid.is_lid() {
-        // An agent part means nothing to any client, and in a Signal address it would name another user.
-        if let Some((bare, _)) = jid.user.split_once('_') {
-            jid.user = Cow::Owned(bare.to_owned());
-        }
-    }
+    let jid = Jid { user, device, server }.without_agent();
     let sound = is_jid_part(&jid.user) && (device == 0 || !jid.user.is_empty());
     if sound { Ok(jid) } else { Err(DecodeError::BadJid) }
 }
