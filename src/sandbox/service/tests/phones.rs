@@ -48,7 +48,9 @@ fn phones_chat_in_a_group_also_after_somebody_left() {
     for number in numbers {
         world.send_text(number, &group, &format!("from {number}"), NOW).unwrap();
     }
-    world.change_member(numbers[0], &group, super::MemberChange::Remove, numbers[2], NOW).unwrap();
+    world
+        .change_member(numbers[0], &group, crate::sandbox::service::MemberChange::Remove, numbers[2], NOW)
+        .unwrap();
     world.send_text(numbers[0], &group, "just us", NOW).unwrap();
     assert!(world.send_text(numbers[2], &group, "me too?", NOW).is_err());
     let count = |number| world.messages(number).iter().filter(|message| !message.from_me).count();
