@@ -4,7 +4,10 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -63,6 +66,8 @@ pub(super) struct Desk {
     pub(super) dials: u64,
     /// Somebody waits for the next dial.
     pub(super) hurried: bool,
+    /// Set before the last status is shown: a connect from then on needs a new thread.
+    ending: Arc<AtomicBool>,
     reports: u64,
     id: String,
 }
@@ -87,6 +92,7 @@ impl Desk {
             backoff: Backoff::default(),
             dials: 0,
             hurried,
+            ending: Arc::default(),
             reports: 0,
             id,
         }
@@ -158,11 +164,17 @@ impl Desk {
         None
     }
 
+    /// Whether the thread has begun to end.
+    pub(super) fn ending(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.ending)
+    }
+
     fn stopped(&mut self, stop: Stop) {
         match stop {
             Stop::Disconnect => self.ended(SessionStatus::Disconnected, None),
             // Not reported: the session is wanted, and connects again at the next start.
             Stop::Shutdown => {
+                self.ending.store(true, Ordering::SeqCst);
                 self.board.become_status(SessionStatus::Disconnected, self.now().unix_ms, |_| {});
             }
         }
@@ -171,7 +183,12 @@ impl Desk {
     fn ended(&mut self, status: SessionStatus, error: Option<String>) {
         let why = error.as_ref().map_or(String::new(), |error| format!(": {error}"));
         log::info!("session {}: {}{why}", self.id, status.as_str());
+        self.ending.store(true, Ordering::SeqCst);
         self.show_with(status, Some(false), |shown| shown.error = error);
+        // Whoever waits for the end of this thread finds the status stored.
+        if let Err(error) = self.common.store.update_session(self.key, SessionPatch::default()) {
+            log::warn!("session {}: the last status was not stored: {error}", self.id);
+        }
     }
 
     pub(super) fn id(&self) -> &str {

@@ -1,7 +1,10 @@
 //! One session as the rest of the program holds it: whether its thread runs or not.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -50,6 +53,8 @@ struct Control {
 
 struct Running {
     mailbox: Mailbox,
+    /// The thread takes no more mail that would keep it alive.
+    ending: Arc<AtomicBool>,
     /// Disconnected when the thread has ended.
     ended: Receiver<()>,
 }
@@ -197,8 +202,11 @@ impl SessionHandle {
             return Err(SessionError::Stopping);
         }
         if let Some(running) = control.running.as_ref().filter(|running| running.is_alive()) {
-            running.mailbox.send(Mail::Hurry);
-            return Ok(());
+            if !running.ending.load(Ordering::SeqCst) {
+                running.mailbox.send(Mail::Hurry);
+                return Ok(());
+            }
+            running.wait_ended()?;
         }
         if asked {
             let patch = SessionPatch { wanted: Some(true), ..SessionPatch::default() };
@@ -211,6 +219,7 @@ impl SessionHandle {
         let (common, key, board) =
             (Arc::clone(&self.session.common), self.key(), Arc::clone(&self.session.board));
         let mut desk = Desk::new(common, key, board, mail, asked);
+        let ending = desk.ending();
         desk.begin();
         thread::Builder::new()
             .name(format!("wa-{}", desk.id()))
@@ -223,7 +232,7 @@ impl SessionHandle {
                 self.show_error(error.to_string());
                 thread(error)
             })?;
-        control.running = Some(Running { mailbox, ended });
+        control.running = Some(Running { mailbox, ending, ended });
         Ok(())
     }
 
@@ -231,9 +240,7 @@ impl SessionHandle {
         match &control.running {
             Some(running) if running.is_alive() => {
                 running.mailbox.send(Mail::Stop(Stop::Disconnect));
-                if running.ended.recv_timeout(END_WAIT) == Err(RecvTimeoutError::Timeout) {
-                    return Err(SessionError::Busy);
-                }
+                running.wait_ended()?;
             }
             _ if self.status() == SessionStatus::Error => self.rest(SessionStatus::Disconnected)?,
             _ => {}
@@ -261,6 +268,13 @@ impl SessionHandle {
 impl Running {
     fn is_alive(&self) -> bool {
         self.ended.try_recv() == Err(crossbeam_channel::TryRecvError::Empty)
+    }
+
+    fn wait_ended(&self) -> Result<(), SessionError> {
+        match self.ended.recv_timeout(END_WAIT) {
+            Err(RecvTimeoutError::Timeout) => Err(SessionError::Busy),
+            _ => Ok(()),
+        }
     }
 }
 
