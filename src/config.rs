@@ -43,6 +43,8 @@ pub struct Config {
     pub log_filter: String,
     /// How WhatsApp is reached.
     pub whatsapp: WhatsAppConfig,
+    /// Port of the sandbox's control API.
+    pub sandbox_port: u16,
 }
 
 /// Limits of the HTTP server.
@@ -109,7 +111,7 @@ const fn setting(name: &'static str, default: &'static str, help: &'static str) 
 }
 
 /// Every setting.
-pub const SETTINGS: [Setting; 20] = [
+pub const SETTINGS: [Setting; 21] = [
     setting("WORKER_ID", "host name", "Name of this worker"),
     setting("WORKER_PORT", "8001", "Port of the API"),
     setting("WORKER_BIND", "0.0.0.0 with a token, else 127.0.0.1", "Address the API listens on"),
@@ -140,6 +142,7 @@ pub const SETTINGS: [Setting; 20] = [
     setting("WHATSAPP_NOISE_ROOT_KEY", "WhatsApp's", "Root of the Noise certificates, 64 hex digits"),
     setting("WHATSAPP_CA_FILE", "unset", "PEM file with certificates trusted besides the built-in roots"),
     setting("WHATSAPP_VERSION", DEFAULT_VERSION_TEXT, "Client version announced, three numbers"),
+    setting("SANDBOX_PORT", "8090", "Port of the sandbox's control API, with --sandbox; 0 takes a free one"),
     setting("STATE_DIRECTORY", "set by systemd", "Like STATE_DIR; goes first"),
 ];
 
@@ -199,6 +202,7 @@ impl Config {
             log_format: raw.choice("LOG_FORMAT", &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
             log_filter: raw.text("RUST_LOG").unwrap_or_else(|| "info".to_owned()),
             whatsapp: whatsapp(&mut raw),
+            sandbox_port: raw.number("SANDBOX_PORT", 8090, 0..=u16::MAX),
         };
         if config.api_auth == ApiAuth::Required && config.auth_token.is_none() {
             raw.problem("WORKER_AUTH_TOKEN", "is needed because WORKER_API_AUTH=required");

@@ -10,7 +10,7 @@ use signal_hook::{
 use whatsapp_worker::{
     config::{Config, SETTINGS},
     log::{init, log_panics},
-    worker::Worker,
+    worker::{Sandboxed, Worker},
 };
 
 /// What the arguments ask for.
@@ -53,10 +53,11 @@ fn parse_arguments(arguments: impl Iterator<Item = String>) -> Result<Action, St
     Ok(action)
 }
 
-fn run(_sandbox: bool) -> ExitCode {
-    let variables = std::env::vars_os()
-        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
-    let (config, warnings) = match Config::from_env(variables) {
+fn run(with_sandbox: bool) -> ExitCode {
+    let mut variables: Vec<(String, String)> = std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .collect();
+    let (config, warnings) = match Config::from_env(variables.clone()) {
         Ok(checked) => checked,
         Err(problems) => {
             eprintln!("whatsapp-worker: {problems}");
@@ -68,6 +69,32 @@ fn run(_sandbox: bool) -> ExitCode {
     for warning in warnings {
         log::warn!("{warning}");
     }
+    if !with_sandbox {
+        return serve(&config, |_| {});
+    }
+    let sandboxed = match Sandboxed::start(config.sandbox_port) {
+        Ok(sandboxed) => sandboxed,
+        Err(error) => {
+            log::error!("{}", with_causes(&error));
+            return ExitCode::FAILURE;
+        }
+    };
+    sandboxed.apply(&mut variables);
+    let code = match Config::from_env(variables) {
+        Ok((config, _)) => serve(&config, |worker| {
+            print(&sandboxed.tour(worker.local_addr()));
+        }),
+        Err(problems) => {
+            eprintln!("whatsapp-worker: {problems}");
+            ExitCode::from(2)
+        }
+    };
+    sandboxed.stop();
+    code
+}
+
+/// Runs a worker until there is a reason to stop. `started` is called once it serves.
+fn serve(config: &Config, started: impl FnOnce(&Worker)) -> ExitCode {
     let (stop, stopped) = bounded(1);
     if let Err(error) = watch_signals(stop.clone()) {
         log::error!("signals cannot be watched: {error}");
@@ -76,13 +103,22 @@ fn run(_sandbox: bool) -> ExitCode {
     let failed = move || {
         let _ = stop.try_send(Stop::Failure);
     };
-    match Worker::start(&config, failed) {
-        Ok(worker) => wait(worker, &stopped),
+    match Worker::start(config, failed) {
+        Ok(worker) => {
+            started(&worker);
+            wait(worker, &stopped)
+        }
         Err(error) => {
-            log::error!("{error}");
+            log::error!("{}", with_causes(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and everything behind it, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |error| error.source())
+        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn wait(worker: Worker, stopped: &Receiver<Stop>) -> ExitCode {

@@ -13,6 +13,8 @@
 //! Stop order: the API stops accepting and lets requests under way finish, sessions say goodbye and write exact
 //! counters, the store writes its queue. Each step has a deadline; their sum is [`STOP_DEADLINE`].
 
+mod sandboxed;
+
 use std::{
     fs::DirBuilder,
     io,
@@ -36,6 +38,8 @@ use crate::{
     storage::local::{LocalStore, StoreError},
 };
 
+pub use sandboxed::{Sandboxed, SandboxedError};
+
 /// A running worker.
 pub struct Worker {
     http: HttpServer,
@@ -47,7 +51,7 @@ pub struct Worker {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The state directory cannot be made.
-    #[error("cannot make the state directory {dir}: {source}")]
+    #[error("cannot make the state directory {dir}")]
     StateDir {
         /// Which.
         dir: PathBuf,
@@ -56,19 +60,14 @@ pub enum StartError {
         source: io::Error,
     },
     /// The local store cannot be opened.
-    #[error(transparent)]
+    #[error("cannot open the local store")]
     Store(#[from] StoreError),
     /// The sessions cannot be loaded.
     #[error("cannot load the sessions: {0}")]
     Sessions(String),
     /// The API cannot be served.
-    #[error("{what}{}", cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default())]
-    Http {
-        /// What failed.
-        what: String,
-        /// Why, in the system's words.
-        cause: Option<String>,
-    },
+    #[error("the API cannot be served")]
+    Http(#[from] HttpError),
 }
 
 impl Worker {
@@ -108,13 +107,6 @@ impl Worker {
             warn!("{} sessions did not stop in time: {}", late.len(), late.join(", "));
         }
         info!("stopped");
-    }
-}
-
-impl From<HttpError> for StartError {
-    fn from(error: HttpError) -> Self {
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        Self::Http { what: error.to_string(), cause }
     }
 }
 

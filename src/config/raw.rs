@@ -167,7 +167,7 @@ fn edit_distance(a: &str, b: &str) -> usize {
 }
 
 /// Names that begin like this are meant for us.
-const PREFIXES: [&str; 4] = ["WORKER_", "WHATSAPP_", "MINIO_", "BACKEND_"];
+const PREFIXES: [&str; 5] = ["WORKER_", "WHATSAPP_", "MINIO_", "BACKEND_", "SANDBOX_"];
 
 #[cfg(test)]
 mod tests {

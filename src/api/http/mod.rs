@@ -5,8 +5,9 @@
 
 mod lane;
 mod message;
-mod runtime_dir;
+mod private_dir;
 mod server;
 
 pub use message::{Request, Response};
+pub(crate) use private_dir::PrivateDir;
 pub use server::{Handler, HttpError, HttpOptions, HttpServer};

@@ -13,7 +13,7 @@ use std::{
 use super::{
     lane::HandlerLane,
     message::{Request, Response},
-    runtime_dir::RuntimeDir,
+    private_dir::PrivateDir,
 };
 use crate::api::front_door::{Door, DoorHandle, Limits};
 
@@ -111,7 +111,7 @@ pub struct HttpServer {
     door: DoorHandle,
     lanes: Vec<HandlerLane>,
     /// Removed last: tiny_http connects to its own socket once more when it stops.
-    _runtime_dir: RuntimeDir,
+    _runtime_dir: PrivateDir,
 }
 
 impl HttpServer {
@@ -124,7 +124,7 @@ impl HttpServer {
         let listener = TcpListener::bind(options.bind).map_err(bind_error)?;
         let bound = listener.local_addr().map_err(bind_error)?;
         let runtime_dir =
-            RuntimeDir::create(options.runtime_dir.as_deref()).map_err(HttpError::RuntimeDir)?;
+            PrivateDir::create(options.runtime_dir.as_deref()).map_err(HttpError::RuntimeDir)?;
         let on_failure = once(options.on_failure.clone());
         let kinds: &[bool] = if bound.ip().to_canonical().is_loopback() { &[true] } else { &[true, false] };
         let mut lanes = Vec::new();

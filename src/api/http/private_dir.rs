@@ -1,4 +1,4 @@
-//! A folder only we can enter, for internal sockets; removed when dropped.
+//! A folder only we can enter, for internal sockets and the sandbox's state; removed when dropped.
 
 use std::{
     fs::DirBuilder,
@@ -9,12 +9,12 @@ use std::{
 };
 
 /// The folder.
-pub(super) struct RuntimeDir(PathBuf);
+pub(crate) struct PrivateDir(PathBuf);
 
-impl RuntimeDir {
+impl PrivateDir {
     /// Makes a fresh folder with mode 0700 below `base`, or below the system's temporary folder when `base` is not
     /// given, does not exist, or is too long for the path of a Unix socket.
-    pub(super) fn create(base: Option<&Path>) -> io::Result<Self> {
+    pub(crate) fn create(base: Option<&Path>) -> io::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let temp = std::env::temp_dir();
         let usable = |base: &&Path| base.is_dir() && base.as_os_str().len() <= MAX_BASE_BYTES;
@@ -31,12 +31,12 @@ impl RuntimeDir {
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }
 
-impl Drop for RuntimeDir {
+impl Drop for PrivateDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
