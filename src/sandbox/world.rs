@@ -35,7 +35,7 @@ use serde::Serialize;
 
 use super::{
     link::{ChainLie, Link, LinkEvent, NoiseIdentity},
-    phone::{Phone, PhoneCtx, Phones},
+    phone::{LinkLie, Phone, PhoneCtx, Phones},
     rng::StreamRng,
     service::{DeviceRef, Fault, MemberChange, Service, ServiceOptions, ServiceOutput},
     violations::Violation,
@@ -165,6 +165,16 @@ impl World {
     /// What is wrong with the certificates of connections opened from now on.
     pub fn lie(&mut self, lie: ChainLie) {
         self.lie = lie;
+    }
+
+    /// What is wrong with the signatures this phone makes when it links a device from now on.
+    ///
+    /// # Errors
+    /// [`SandboxError::NoSuchPhone`].
+    pub fn lie_when_linking(&mut self, phone: &str, lie: LinkLie) -> Result<(), SandboxError> {
+        let phone = self.phones.find_mut(phone).ok_or_else(|| SandboxError::NoSuchPhone(phone.to_owned()))?;
+        phone.lie = lie;
+        Ok(())
     }
 
     /// The service itself: options, faults, groups, views. Call [`World::tick`] after changing something.

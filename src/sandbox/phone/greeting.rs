@@ -76,10 +76,7 @@ impl Phone {
                 sync.phone_number_to_lid_mappings = vec![mapping];
                 if self.lid_migrated {
                     let at = i64::try_from(ctx.now.unix_s()).ok();
-                    sync.global_settings = Some(GlobalSettings {
-                        chat_db_lid_migration_timestamp: at,
-                        ..GlobalSettings::default()
-                    });
+                    sync.global_settings = Some(GlobalSettings { chat_db_lid_migration_timestamp: at });
                 }
             }
             _ => {}
