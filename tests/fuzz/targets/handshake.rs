@@ -34,7 +34,10 @@ fuzz_target!(|data: &[u8]| {
             let mut server = ServerHandshake::new(server_static, data.to_vec());
             let hello = server.on_client_hello(&first[7..], server_ephemeral).expect("our own hello");
             let accepted = finish(client, &hello[3..], &root.public).is_ok();
-            assert!(!accepted || data.len() >= chain.len(), "only a sound chain, perhaps with unknown fields");
+            assert!(
+                !accepted || data.len() >= chain.len(),
+                "only a sound chain, perhaps with unknown fields"
+            );
         }
         // A real hello with changed bytes.
         2 => {

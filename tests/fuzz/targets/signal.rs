@@ -10,8 +10,8 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use whatsapp_worker::whatsapp::{
     keys::KeyPair,
     signal::{
-        CiphertextKind, LocalIdentity, PreKeyBundle, PreKeyRecord, PreKeySource, SenderKeyRecord, SessionRecord,
-        SignedPreKeyRecord,
+        CiphertextKind, LocalIdentity, PreKeyBundle, PreKeyRecord, PreKeySource, SenderKeyRecord,
+        SessionRecord, SignedPreKeyRecord,
     },
 };
 
@@ -24,7 +24,10 @@ fuzz_target!(|data: &[u8]| {
         0 => {
             let mut record = SessionRecord::decode(&world.bob_session).expect("a record of ours");
             assert!(record.decrypt_msg(&local, data, &mut rng).is_err());
-            assert_eq!(record.decrypt_msg(&local, &world.msg, &mut rng).expect("still works").plaintext, b"second");
+            assert_eq!(
+                record.decrypt_msg(&local, &world.msg, &mut rng).expect("still works").plaintext,
+                b"second"
+            );
         }
         1 => {
             let mut record = SessionRecord::decode(&world.bob_session).expect("a record of ours");
@@ -139,7 +142,15 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     let mut group = SenderKeyRecord::default();
     group.process_distribution(&distribution).expect("a sound distribution");
     let skmsg = alices_group.encrypt(b"to all", &mut rng).expect("a chain").bytes;
-    World { bob_session, pkmsg: first.bytes, msg: second.bytes, group: group.encode_clean(), distribution, skmsg, bob }
+    World {
+        bob_session,
+        pkmsg: first.bytes,
+        msg: second.bytes,
+        group: group.encode_clean(),
+        distribution,
+        skmsg,
+        bob,
+    }
 });
 
 /// `good` with bytes exclusive-ored at places that `data` names: pairs of a place and a mask, the rest is appended.
