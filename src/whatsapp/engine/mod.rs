@@ -138,14 +138,14 @@ impl Engine {
         self.run(ctx, |engine, ctx| engine.read(ctx, bytes));
     }
 
-    /// The socket is gone. In-flight sends stay queued durably or fail; outputs for the old socket are dropped,
-    /// all others are kept.
+    /// The socket is gone. In-flight sends stay queued durably or fail; frames for the old socket are dropped. A
+    /// `Disconnect` that was not obeyed yet stays: it says what comes next.
     pub fn handle_closed(&mut self, ctx: &mut Ctx<'_>) {
         self.run(ctx, |engine, ctx| {
             engine.close(ctx);
             Ok(())
         });
-        self.outputs.retain(|output| !matches!(output, Output::Transmit(_) | Output::Disconnect(_)));
+        self.outputs.retain(|output| !matches!(output, Output::Transmit(_)));
     }
 
     /// A caller asks for something; the answer comes as [`Output::Reply`] with this id.
