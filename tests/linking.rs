@@ -72,6 +72,44 @@ fn a_server_that_cannot_prove_itself_is_left_and_told_nothing() {
 }
 
 #[test]
+fn a_crash_between_any_two_outputs_of_a_linking_can_be_recovered_from() {
+    let mut recovered = [0; 3];
+    for outputs in 0..40 {
+        let mut joined = world();
+        let session = joined.add_client();
+        joined.crash_after(session, outputs);
+        joined.connect(session);
+        if let Some(qr) = joined.clients[session].last_qr() {
+            // Fails when the client is dead already.
+            let _ = joined.world.scan(ANNA, &qr, joined.now);
+            joined.settle();
+        }
+        joined.pass(Duration::from_secs(1));
+        if joined.clients[session].connection.is_some() {
+            recovered[0] += 1;
+            continue;
+        }
+        joined.clients[session].events.clear();
+        joined.connect(session);
+        if matches!(joined.clients[session].ended.last(), Some(DisconnectReason::LoggedOut { .. })) {
+            // Our credentials were durable, but the phone never got our answer.
+            recovered[1] += 1;
+            joined.connect(session);
+        }
+        if let Some(qr) = joined.clients[session].last_qr() {
+            recovered[2] += 1;
+            joined.world.scan(ANNA, &qr, joined.now).unwrap();
+            joined.settle();
+        }
+        joined.pass(Duration::from_secs(1));
+        let events = &joined.clients[session].events;
+        assert!(events.contains(&Event::Ready), "crash after {outputs} outputs: {events:?}");
+        joined.assert_no_violations();
+    }
+    assert!(recovered.iter().all(|count| *count > 0), "the fuse is too short or too long: {recovered:?}");
+}
+
+#[test]
 fn a_session_is_linked_by_code() {
     let mut joined = world();
     let session = joined.add_client();

@@ -22,6 +22,7 @@ pub(crate) struct Joined {
     pub(crate) clients: Vec<Client>,
     pub(crate) now: Now,
     rng: ChaCha20Rng,
+    fuse: Option<(usize, usize)>,
 }
 
 /// One session: an engine, its store, and what it said.
@@ -38,7 +39,7 @@ impl Joined {
     pub(crate) fn new(seed: u64) -> Self {
         let now = Now { mono: Duration::ZERO, unix_ms: 1_780_000_000_000 };
         let world = World::new(Box::new(ChaCha20Rng::seed_from_u64(seed)), now);
-        Self { world, clients: Vec::new(), now, rng: ChaCha20Rng::seed_from_u64(seed + 1) }
+        Self { world, clients: Vec::new(), now, rng: ChaCha20Rng::seed_from_u64(seed + 1), fuse: None }
     }
 
     /// A session that has never been linked; gives back its index.
@@ -94,6 +95,11 @@ impl Joined {
         self.settle();
     }
 
+    /// The process dies in front of the output after the next `outputs` ones, wherever that is.
+    pub(crate) fn crash_after(&mut self, client: usize, outputs: usize) {
+        self.fuse = Some((client, outputs));
+    }
+
     pub(crate) fn command(&mut self, client: usize, id: CommandId, command: Command) {
         self.call(client, |engine, ctx| engine.handle_command(ctx, id, command));
         self.settle();
@@ -124,6 +130,10 @@ impl Joined {
             for client in 0..self.clients.len() {
                 while let Some(output) = self.clients[client].engine.next_output() {
                     quiet = false;
+                    if self.burns(client) {
+                        self.crash(client);
+                        break;
+                    }
                     self.obey(client, output);
                 }
             }
@@ -135,6 +145,21 @@ impl Joined {
             if quiet {
                 return;
             }
+        }
+    }
+
+    /// Whether this is the output before which the client dies.
+    fn burns(&mut self, client: usize) -> bool {
+        match &mut self.fuse {
+            Some((victim, 0)) if *victim == client => {
+                self.fuse = None;
+                true
+            }
+            Some((victim, left)) if *victim == client => {
+                *left -= 1;
+                false
+            }
+            _ => false,
         }
     }
 
