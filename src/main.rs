@@ -1,6 +1,6 @@
 //! The program: arguments, configuration, run, exit code (0 stopped, 1 failed, 2 not usable as asked).
 
-use std::{io::Write as _, process::ExitCode, thread};
+use std::{io::Write as _, net::Ipv4Addr, process::ExitCode, thread};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use signal_hook::{
@@ -10,13 +10,18 @@ use signal_hook::{
 use whatsapp_worker::{
     config::{Config, SETTINGS},
     log::{init, log_panics},
+    sandbox::{Sandbox, SandboxOptions},
     worker::{Sandboxed, Worker},
 };
 
 /// What the arguments ask for.
 #[derive(Debug, PartialEq, Eq)]
 enum Action {
-    Run { sandbox: bool },
+    Run {
+        sandbox: bool,
+    },
+    /// The sandbox without a worker, for workers and other clients in processes of their own.
+    SandboxService,
     Help,
     Version,
 }
@@ -33,6 +38,7 @@ fn main() -> ExitCode {
         Ok(Action::Help) => print(&help()),
         Ok(Action::Version) => print(concat!("whatsapp-worker ", env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Action::Run { sandbox }) => run(sandbox),
+        Ok(Action::SandboxService) => sandbox_service(),
         Err(problem) => {
             eprintln!("whatsapp-worker: {problem}\nTry `whatsapp-worker --help`.");
             ExitCode::from(2)
@@ -47,6 +53,7 @@ fn parse_arguments(arguments: impl Iterator<Item = String>) -> Result<Action, St
             "-h" | "--help" => return Ok(Action::Help),
             "-V" | "--version" => return Ok(Action::Version),
             "--sandbox" => action = Action::Run { sandbox: true },
+            "--sandbox-service" => action = Action::SandboxService,
             other => return Err(format!("unknown argument `{other}`; settings are environment variables")),
         }
     }
@@ -91,6 +98,38 @@ fn run(with_sandbox: bool) -> ExitCode {
     };
     sandboxed.stop();
     code
+}
+
+/// Runs the sandbox alone. Its first line of output is JSON: where it is and what clients must trust.
+fn sandbox_service() -> ExitCode {
+    let variables = std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
+    let (config, _) = match Config::from_env(variables) {
+        Ok(checked) => checked,
+        Err(problems) => {
+            eprintln!("whatsapp-worker: {problems}");
+            return ExitCode::from(2);
+        }
+    };
+    init(config.log_format, &config.log_filter);
+    let (stop, stopped) = bounded(1);
+    let control = (Ipv4Addr::LOCALHOST, config.sandbox_port).into();
+    let started = watch_signals(stop).map_err(|error| error.to_string()).and_then(|()| {
+        let options = SandboxOptions { control, ..SandboxOptions::default() };
+        Sandbox::start(options).map_err(|error| with_causes(&error))
+    });
+    match started {
+        Ok(sandbox) => {
+            print(&format!("{}\n", sandbox.describe()));
+            let _ = stopped.recv();
+            sandbox.stop();
+            ExitCode::SUCCESS
+        }
+        Err(problem) => {
+            log::error!("{problem}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Runs a worker until there is a reason to stop. `started` is called once it serves.
@@ -166,11 +205,12 @@ fn print(text: &str) -> ExitCode {
 const HELP: &str = "\
 whatsapp-worker: many WhatsApp accounts in one process, driven over REST
 
-Usage: whatsapp-worker [--sandbox]
+Usage: whatsapp-worker [--sandbox | --sandbox-service]
 
-  --sandbox      also start a simulated WhatsApp with simulated phones and use it
-  -h, --help     show this text
-  -V, --version  show the version
+  --sandbox          also start a simulated WhatsApp with simulated phones and use it
+  --sandbox-service  start only that; prints where it is as one line of JSON
+  -h, --help         show this text
+  -V, --version      show the version
 
 Settings are environment variables:
 
@@ -188,6 +228,7 @@ mod tests {
     fn arguments_are_few_and_unknown_ones_are_refused() {
         assert_eq!(parse(&[]), Ok(Action::Run { sandbox: false }));
         assert_eq!(parse(&["--sandbox"]), Ok(Action::Run { sandbox: true }));
+        assert_eq!(parse(&["--sandbox-service"]), Ok(Action::SandboxService));
         assert_eq!(parse(&["--sandbox", "--help"]), Ok(Action::Help));
         assert_eq!(parse(&["-V"]), Ok(Action::Version));
         assert!(parse(&["--port", "1"]).unwrap_err().contains("`--port`"));

@@ -154,6 +154,18 @@ impl Sandbox {
         hex(&self.noise_root.0)
     }
 
+    /// Where everything is and what clients must trust, as one line of JSON.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        serde_json::json!({
+            "whatsappUrl": self.whatsapp_url,
+            "controlUrl": self.control_url,
+            "noiseRootKey": self.noise_root_hex(),
+            "caPem": self.ca_pem,
+        })
+        .to_string()
+    }
+
     /// Ends all connections and threads.
     pub fn stop(mut self) {
         self.halt();
