@@ -135,6 +135,12 @@ pub trait StateRead {
     /// As for [`StateRead::get`].
     fn message(&self, chat: &Jid, id: &str, sender: Option<&Jid>)
     -> Result<Option<MessageRecord>, ReadError>;
+
+    /// Messages of ours that the server has not answered (status `Pending`), oldest first.
+    ///
+    /// # Errors
+    /// As for [`StateRead::get`].
+    fn pending_messages(&self) -> Result<Vec<MessageRecord>, ReadError>;
 }
 
 /// Room the overlay keeps while it is empty, in entries.

@@ -113,6 +113,11 @@ impl StateRead for MemoryStore {
         });
         Ok(found.cloned())
     }
+
+    fn pending_messages(&self) -> Result<Vec<MessageRecord>, ReadError> {
+        let pending = self.messages.iter().filter(|record| record.status == MessageStatus::Pending);
+        Ok(pending.cloned().collect())
+    }
 }
 
 #[cfg(test)]

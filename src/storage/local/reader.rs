@@ -93,6 +93,17 @@ impl Reader<'_> {
         Ok(found.map(|message| message.record))
     }
 
+    /// Messages of ours without the server's answer, oldest first.
+    pub(super) fn pending(&self, session: SessionKey) -> Result<Vec<MessageRecord>, StoreError> {
+        let sql = format!(
+            "SELECT {} FROM messages INDEXED BY messages_pending JOIN chats ON chats.key = messages.chat
+             WHERE messages.session = ?1 AND messages.status = 1 AND from_me = 1 ORDER BY sort",
+            records::MESSAGE_COLUMNS
+        );
+        let found = self.many(&sql, params![session.0], records::stored_message)?;
+        Ok(found.into_iter().map(|message| message.record).collect())
+    }
+
     pub(super) fn message(&self, session: SessionKey, id: &str) -> Result<Option<StoredMessage>, StoreError> {
         let sql = format!(
             "SELECT {} FROM messages INDEXED BY messages_id JOIN chats ON chats.key = messages.chat

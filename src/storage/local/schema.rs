@@ -89,6 +89,7 @@ CREATE TABLE messages (
 ) WITHOUT ROWID, STRICT;
 CREATE UNIQUE INDEX messages_id ON messages (session, id, chat, sender);
 CREATE INDEX messages_chat ON messages (chat, sort);
+CREATE INDEX messages_pending ON messages (session, sort) WHERE status = 1;
 CREATE TABLE receipts (
     session INTEGER NOT NULL,
     sort INTEGER NOT NULL,

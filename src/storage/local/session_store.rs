@@ -39,6 +39,10 @@ impl StateRead for SessionStore {
     ) -> Result<Option<MessageRecord>, ReadError> {
         self.read(|reader| reader.history(self.session, chat, id, sender))
     }
+
+    fn pending_messages(&self) -> Result<Vec<MessageRecord>, ReadError> {
+        self.read(|reader| reader.pending(self.session))
+    }
 }
 
 impl SessionStore {

@@ -15,7 +15,7 @@ impl Engine {
                 "offline_preview" if self.is_logged_in() => self.on_offline_preview(ctx, child),
                 "offline" if self.is_logged_in() => self.on_offline_end(ctx)?,
                 "edge_routing" => self.on_edge_routing(child),
-                "dirty" if self.is_logged_in() => self.on_dirty(ctx, child),
+                "dirty" if self.is_logged_in() => self.on_dirty(ctx, child)?,
                 "downgrade_webclient" => self.log_out(ctx, "this account cannot use linked devices"),
                 "client_expiration" => {
                     let at: u64 = child.number("t").unwrap_or_default();
@@ -44,16 +44,17 @@ impl Engine {
 
     /// `<dirty type timestamp/>`: something of ours is out of date. Groups are asked for again when next needed; the
     /// other kinds belong to features that do not exist yet.
-    fn on_dirty(&mut self, ctx: &mut Ctx<'_>, dirty: &Node) {
+    fn on_dirty(&mut self, ctx: &mut Ctx<'_>, dirty: &Node) -> Result<(), EngineError> {
         let Some(kind) = dirty.get("type") else {
-            return;
+            return Ok(());
         };
         let timestamp = dirty.value("timestamp").cloned();
         let clean =
             Node::new("clean").attr("type", kind.clone().into_owned()).attr_opt("timestamp", timestamp);
         if kind == "groups" {
-            self.on_groups_dirty();
+            self.on_groups_dirty(ctx)?;
         }
         self.send_iq(ctx, iq("set", "urn:xmpp:whatsapp:dirty").child(clean), IqKind::Ignore);
+        Ok(())
     }
 }

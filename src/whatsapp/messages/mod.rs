@@ -1,4 +1,43 @@
 //! Messages out and in: fan-out, encryption, server acks, receipts, retries.
+//!
+//! Out: [`send`] accepts and keeps [`job`]s in order, [`fanout`] encrypts and builds the stanza, [`outcome`] reads the
+//! server's ack by the table in [`ack`]. In: [`receive`] opens, [`intake`] stores, [`protocol`] keeps what devices tell
+//! each other, [`receipt`] answers. When something does not open, [`retry`] asks and [`resend`] answers. [`records`] is
+//! the cache of Signal records under all of it. The small ones ([`padding`], [`phash`], [`namespace`], [`content`],
+//! [`source`], [`limiter`]) are pure.
+
+mod ack;
+mod bundle;
+mod cache;
+mod chat;
+mod content;
+mod fanout;
+pub(in crate::whatsapp) mod id;
+mod intake;
+mod job;
+mod limiter;
+mod namespace;
+mod outcome;
+mod padding;
+mod phash;
+mod protocol;
+mod receipt;
+mod receive;
+mod records;
+mod resend;
+mod retry;
+mod send;
+mod source;
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+pub(in crate::whatsapp) use cache::Cache;
+pub(in crate::whatsapp) use phash::phash;
+pub(in crate::whatsapp) use records::sender_key_name;
+pub(in crate::whatsapp) use source::{Own, pair};
 
 use super::{
     binary::Node,
@@ -6,7 +45,9 @@ use super::{
     engine::{Engine, EngineError},
     iq::IqError,
     jid::Jid,
-    model::{CommandId, SendRequest},
+    keys::PublicKey,
+    model::MessageStatus,
+    signal::Address,
     timers::Timer,
 };
 
@@ -17,103 +58,110 @@ pub(in crate::whatsapp) enum MessageQuery {
     Bundles(Vec<Jid>),
 }
 
+/// Chats whose settings are kept decoded.
+const CACHED_CHATS: usize = 128;
+/// Own messages whose progress is remembered, to tell each step once.
+const CACHED_PROGRESS: usize = 512;
+/// Devices watched for retries that go round in circles.
+const CACHED_RETRIES: usize = 64;
+
 /// Sends under way, caches of decoded records, retry budgets.
-#[derive(Debug, Default)]
-pub(in crate::whatsapp) struct Messages {}
+#[derive(Debug)]
+pub(in crate::whatsapp) struct Messages {
+    records: records::Records,
+    jobs: job::Jobs,
+    /// Pending messages of an earlier run were looked for.
+    found_pending: bool,
+    /// Nothing is sent before this.
+    paused_until: Option<Duration>,
+    pause_step: u32,
+    /// Devices whose bundles are being fetched.
+    fetching: HashSet<Address>,
+    /// Devices without a usable bundle, and until when they are left out.
+    left_out: HashMap<Address, Duration>,
+    /// Groups with a message on the wire that carries our sender key.
+    distributing: HashSet<Jid>,
+    chats: Cache<Jid, chat::ChatRecord>,
+    phash_checked: Cache<Jid, Duration>,
+    progress: Cache<String, MessageStatus>,
+    admitted: intake::Admitted,
+    receipts: receipt::HeldReceipts,
+    /// Resends that wait for a bundle.
+    resends: Vec<resend::Resend>,
+    /// Budget of retry receipts we send, per sender.
+    asking: limiter::Limiter,
+    /// Budget of resends, per chat.
+    answering: limiter::Limiter,
+    base_keys: Cache<String, PublicKey>,
+    recreated: Cache<Address, Duration>,
+}
+
+impl Default for Messages {
+    fn default() -> Self {
+        Self {
+            records: records::Records::default(),
+            jobs: job::Jobs::default(),
+            found_pending: false,
+            paused_until: None,
+            pause_step: 0,
+            fetching: HashSet::new(),
+            left_out: HashMap::new(),
+            distributing: HashSet::new(),
+            chats: Cache::new(CACHED_CHATS),
+            phash_checked: Cache::new(CACHED_CHATS),
+            progress: Cache::new(CACHED_PROGRESS),
+            admitted: intake::Admitted::default(),
+            receipts: receipt::HeldReceipts::default(),
+            resends: Vec::new(),
+            asking: limiter::Limiter::default(),
+            answering: limiter::Limiter::default(),
+            base_keys: Cache::new(CACHED_RETRIES),
+            recreated: Cache::new(CACHED_RETRIES),
+        }
+    }
+}
 
 /// Called by the engine. Each handler answers (receipt, ack) what it was given.
 impl Engine {
-    /// `Command::Send`.
-    pub(in crate::whatsapp) fn on_send(
-        &mut self,
-        _ctx: &mut Ctx<'_>,
-        _id: CommandId,
-        _request: SendRequest,
-    ) -> Result<(), EngineError> {
-        Ok(())
-    }
-
-    /// `Command::MarkRead`.
-    pub(in crate::whatsapp) fn on_mark_read(
-        &mut self,
-        _ctx: &mut Ctx<'_>,
-        _id: CommandId,
-        _chat: &Jid,
-        _participant: Option<&Jid>,
-        _ids: &[String],
-    ) -> Result<(), EngineError> {
-        Ok(())
-    }
-
-    /// `<message …>` from the server.
-    pub(in crate::whatsapp) fn on_message(
-        &mut self,
-        _ctx: &mut Ctx<'_>,
-        _stanza: &Node,
-    ) -> Result<(), EngineError> {
-        Ok(())
-    }
-
-    /// `<receipt …>` from the server (retry receipts included).
-    pub(in crate::whatsapp) fn on_receipt(
-        &mut self,
-        _ctx: &mut Ctx<'_>,
-        _stanza: &Node,
-    ) -> Result<(), EngineError> {
-        Ok(())
-    }
-
-    /// `<ack class="message" …>` from the server.
-    pub(in crate::whatsapp) fn on_message_ack(
-        &mut self,
-        _ctx: &mut Ctx<'_>,
-        _stanza: &Node,
-    ) -> Result<(), EngineError> {
-        Ok(())
-    }
-
     /// Answer to a [`MessageQuery`].
     pub(in crate::whatsapp) fn on_message_query(
         &mut self,
-        _ctx: &mut Ctx<'_>,
-        _query: MessageQuery,
-        _answer: Result<&Node, IqError>,
+        ctx: &mut Ctx<'_>,
+        query: MessageQuery,
+        answer: Result<&Node, IqError>,
     ) -> Result<(), EngineError> {
-        Ok(())
-    }
-
-    /// Logged in on a new connection: sends that wait for one go on.
-    pub(in crate::whatsapp) fn on_messages_connected(
-        &mut self,
-        _ctx: &mut Ctx<'_>,
-    ) -> Result<(), EngineError> {
-        Ok(())
-    }
-
-    /// The connection is gone: sends that wait for an ack are kept for a resend with the same id, or fail.
-    pub(in crate::whatsapp) fn on_messages_disconnected(&mut self, _ctx: &mut Ctx<'_>) {}
-
-    /// The device was unlinked: every send that waits fails, and all caches are dropped.
-    pub(in crate::whatsapp) fn on_messages_logged_out(&mut self, ctx: &mut Ctx<'_>) {
-        self.on_messages_disconnected(ctx);
-        self.messages = Messages::default();
+        match query {
+            MessageQuery::Bundles(devices) => self.on_bundles(ctx, &devices, answer),
+        }
     }
 
     /// The offline queue is drained.
     pub(in crate::whatsapp) fn on_messages_offline_done(
         &mut self,
-        _ctx: &mut Ctx<'_>,
+        ctx: &mut Ctx<'_>,
     ) -> Result<(), EngineError> {
-        Ok(())
+        self.flush_receipts();
+        self.prune_counters(ctx)
     }
 
     /// One of the timers `MessageAck`, `Receipts`, `CacheTrim` fired.
     pub(in crate::whatsapp) fn on_message_timer(
         &mut self,
-        _ctx: &mut Ctx<'_>,
-        _timer: Timer,
+        ctx: &mut Ctx<'_>,
+        timer: Timer,
     ) -> Result<(), EngineError> {
-        Ok(())
+        match timer {
+            Timer::MessageAck => self.on_ack_timer(ctx),
+            Timer::Receipts => {
+                self.flush_receipts();
+                Ok(())
+            }
+            Timer::CacheTrim => {
+                self.trim_caches();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Clean stop: writes exact counters of every cached record.
@@ -121,6 +169,18 @@ impl Engine {
         &mut self,
         _ctx: &mut Ctx<'_>,
     ) -> Result<(), EngineError> {
+        self.messages.records.write_back(&mut self.state);
         Ok(())
+    }
+
+    /// Nothing was said for a while: decoded records are written exactly and their memory is given back.
+    fn trim_caches(&mut self) {
+        self.messages.records.write_back(&mut self.state);
+        self.messages.chats.drain().for_each(drop);
+        self.messages.phash_checked.drain().for_each(drop);
+        self.messages.progress.drain().for_each(drop);
+        self.messages.left_out = HashMap::new();
+        self.contacts.trim();
+        self.groups.trim();
     }
 }
