@@ -1,0 +1,192 @@
+//! Linking and sending through the REST API, with a simulated WhatsApp behind it.
+
+mod api_support;
+
+use std::time::{Duration, Instant};
+
+use api_support::{Ask, Worker, exchange, start};
+use serde_json::{Value, json};
+use whatsapp_worker::{
+    api::ApiSettings,
+    config::Config,
+    sandbox::{Sandbox, SandboxOptions},
+    session::SessionSettings,
+};
+
+/// A worker beside a simulated WhatsApp, with one session that is linked.
+struct Linked {
+    worker: Worker,
+    sandbox: Sandbox,
+}
+
+const ALICE: &str = "6281200000001";
+const BOB: &str = "6281200000002";
+
+fn linked(change: impl FnOnce(&mut ApiSettings)) -> Linked {
+    let sandbox = Sandbox::start(SandboxOptions::default()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let ca_file = dir.path().join("ca.pem");
+    std::fs::write(&ca_file, &sandbox.ca_pem).unwrap();
+    let (config, _) = Config::from_env([]).unwrap();
+    let settings = SessionSettings {
+        url: sandbox.whatsapp_url.clone(),
+        noise_root: sandbox.noise_root,
+        ca_file: Some(ca_file),
+        version: config.whatsapp.version,
+        device_name: "Test".to_owned(),
+        max_sessions: 5,
+    };
+    let mut api = ApiSettings::from(&config);
+    change(&mut api);
+    let linked = Linked { worker: start(dir, settings, api), sandbox };
+    linked.control("POST", "/phones", &json!({"phone": ALICE, "name": "Alice"}));
+    linked.control("POST", "/phones", &json!({"phone": BOB, "name": "Bob"}));
+    linked.worker.create("a");
+    let data = linked.worker.ask("POST", "/session/a/connect", Ask::default()).data();
+    assert_eq!(data["status"], "qr_required", "{data}");
+    let url = data["qrCode"].as_str().unwrap();
+    assert!(url.starts_with("data:image/png;base64,") && url.len() <= 2000, "{url}");
+    let qr = String::from_utf8(linked.worker.get("/session/a/qr?format=raw").body).unwrap();
+    let png = linked.worker.get("/session/a/qr");
+    assert_eq!((png.header("Content-Type"), &png.body[1..4]), (Some("image/png"), &b"PNG"[..]));
+    linked.control("POST", &format!("/phones/{ALICE}/scan"), &json!({ "qr": qr }));
+    let data = linked.worker.ask("POST", "/session/a/connect", Ask::default()).data();
+    assert_eq!((&data["status"], &data["phoneNumber"]), (&json!("connected"), &json!(format!("+{ALICE}"))));
+    linked
+}
+
+impl Linked {
+    fn control(&self, method: &str, path: &str, body: &Value) -> Value {
+        let address = self.sandbox.control_url.strip_prefix("http://").unwrap().parse().unwrap();
+        let text = body.to_string();
+        let ask = Ask { body: (method == "POST").then_some(text.as_str()), headers: &[] };
+        exchange(address, method, path, &ask).data()
+    }
+
+    /// What Bob's phone has, once it has at least `count`.
+    fn bob_has(&self, count: usize) -> Vec<String> {
+        let path = format!("/phones/{BOB}/messages?wait=10&after={}", count.saturating_sub(1));
+        self.control("GET", &path, &Value::Null);
+        let all = self.control("GET", &format!("/phones/{BOB}/messages"), &Value::Null);
+        all["messages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|message| message["text"].as_str().unwrap().to_owned())
+            .collect()
+    }
+}
+
+fn text(message: &str) -> String {
+    json!({"to": format!("+{BOB}"), "type": "text", "message": message}).to_string()
+}
+
+#[test]
+fn a_text_is_sent_after_the_servers_ack_and_shown_in_the_history() {
+    let linked = linked(|_| {});
+    let got = linked.worker.post("/session/a/send", &text("Hello World!"));
+    assert_eq!(got.status, 200, "{got:?}");
+    let data = got.data();
+    let mut names: Vec<&String> = data.as_object().unwrap().keys().collect();
+    names.sort();
+    assert_eq!(names, ["messageId", "status", "timestamp"]);
+    assert_eq!(data["status"], "sent");
+    assert!(data["timestamp"].as_str().unwrap().ends_with('Z'), "{data}");
+    assert_eq!(linked.bob_has(1), ["Hello World!"]);
+
+    linked.control("POST", &format!("/phones/{BOB}/send"), &json!({"to": ALICE, "text": "Hello Alice!"}));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let messages = loop {
+        let data = linked.worker.get("/session/a/messages").data();
+        if data["pagination"]["total"] == 2 {
+            break data["messages"].clone();
+        }
+        assert!(Instant::now() < deadline, "{data}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let (alice, bob) = (format!("{ALICE}@s.whatsapp.net"), format!("{BOB}@s.whatsapp.net"));
+    assert_eq!((&messages[0]["from"], &messages[0]["to"]), (&json!(bob), &json!(alice)), "{messages}");
+    assert_eq!((&messages[0]["content"], &messages[0]["type"]), (&json!("Hello Alice!"), &json!("text")));
+    assert_eq!((&messages[1]["from"], &messages[1]["to"]), (&json!(alice), &json!(bob)), "{messages}");
+    assert_eq!(messages[1]["id"], data["messageId"]);
+    let filtered = linked.worker.get(&format!("/session/a/messages?chat={BOB}&limit=1&offset=1")).data();
+    assert_eq!(
+        (filtered["pagination"]["total"].clone(), filtered["messages"][0].clone()),
+        (json!(2), messages[1].clone())
+    );
+    assert_eq!(
+        linked.worker.get("/session/a/messages?before=2001-01-01T00:00:00Z").data()["pagination"]["total"],
+        0
+    );
+}
+
+#[test]
+fn the_same_idempotency_key_is_one_message_and_one_answer() {
+    let linked = linked(|_| {});
+    let send = |key: &str, body: &str| {
+        let headers = [("Content-Type", "application/json"), ("Idempotency-Key", key)];
+        linked.worker.ask("POST", "/session/a/send", Ask { headers: &headers, body: Some(body) })
+    };
+    let body = text("once");
+    let (first, second) = std::thread::scope(|scope| {
+        let racing = scope.spawn(|| send("key-1", &body));
+        (send("key-1", &body), racing.join().unwrap())
+    });
+    assert_eq!((first.status, &first.body), (200, &second.body), "{first:?} {second:?}");
+    let third = send("key-1", &body);
+    assert_eq!((&third.body, third.header("Idempotency-Replayed")), (&first.body, Some("true")));
+    let other = send("key-1", &text("something else"));
+    assert_eq!(other.refusal(), (422, "IDEMPOTENCY_KEY_REUSED".into(), "Idempotency-Key".into()));
+    assert_eq!(send("key-2", &body).status, 200);
+    assert_eq!(linked.bob_has(2), ["once", "once"]);
+}
+
+#[test]
+fn a_failed_send_gives_its_idempotency_key_back() {
+    let linked = linked(|_| {});
+    linked.worker.post("/session/a/disconnect", "");
+    let headers = [("Content-Type", "application/json"), ("Idempotency-Key", "k")];
+    let body = text("later");
+    let send = || linked.worker.ask("POST", "/session/a/send", Ask { headers: &headers, body: Some(&body) });
+    assert_eq!(send().refusal().1, "SESSION_NOT_CONNECTED");
+    assert_eq!(linked.worker.ask("POST", "/session/a/connect", Ask::default()).data()["status"], "connected");
+    assert_eq!(send().status, 200);
+    assert_eq!(linked.bob_has(1), ["later"]);
+}
+
+#[test]
+fn within_the_window_the_same_body_is_one_message() {
+    let linked = linked(|api| api.send_dedupe_window = Duration::from_secs(100));
+    let (first, second) = (
+        linked.worker.post("/session/a/send", &text("blind retry")),
+        linked.worker.post("/session/a/send", &text("blind retry")),
+    );
+    assert_eq!((first.status, &first.body), (200, &second.body));
+    assert_eq!(linked.worker.post("/session/a/send", &text("another")).status, 200);
+    assert_eq!(linked.bob_has(2), ["blind retry", "another"]);
+}
+
+#[test]
+fn a_number_without_whatsapp_is_422_naming_to() {
+    let linked = linked(|_| {});
+    let body = r#"{"to":"6281299999999","type":"text","message":"hello?"}"#;
+    let refusal = linked.worker.post("/session/a/send", body).refusal();
+    assert_eq!(refusal, (422, "RECIPIENT_NOT_ON_WHATSAPP".into(), "to".into()));
+}
+
+#[test]
+fn a_pairing_code_links_as_well() {
+    let linked = linked(|_| {});
+    linked.worker.create("b");
+    let body = json!({ "phoneNumber": format!("+{BOB}") }).to_string();
+    let data = linked.worker.post("/session/b/pair-code", &body).data();
+    let code = data["pairingCode"].as_str().unwrap();
+    assert_eq!(code.len(), 9, "XXXX-XXXX: {data}");
+    linked.control("POST", &format!("/phones/{BOB}/pair-code"), &json!({ "code": code }));
+    assert_eq!(linked.worker.ask("POST", "/session/b/connect", Ask::default()).data()["status"], "connected");
+    assert_eq!(linked.worker.post("/session/b/pair-code", &body).refusal().1, "WRONG_STATE");
+    let data = linked.worker.post("/session/b/logout", "").data();
+    assert_eq!(data["status"], "logged_out");
+    let data = linked.worker.ask("POST", "/session/b/restart", Ask::default()).data();
+    assert_eq!(data["status"], "qr_required", "linked anew");
+}
