@@ -18,7 +18,7 @@ const ANNA: &str = "4915100000001";
 
 fn world() -> Joined {
     let mut joined = Joined::new(1);
-    joined.world.add_phone(NewPhone::number(ANNA), joined.now).unwrap();
+    joined.world.add_phone(NewPhone::number(ANNA), joined.now).expect("the number is free");
     joined
 }
 

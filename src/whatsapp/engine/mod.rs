@@ -280,9 +280,11 @@ impl Engine {
         self.staged.retain(|output| matches!(output, Output::Reply(..) | Output::Disconnect(_)));
         self.hang_up(DisconnectReason::Stop { reason: error.to_string() });
         self.close(ctx);
-        while let Some(kind) = self.iqs.next_lost() {
-            log::debug!("dropped {kind:?}");
+        // Commands that wait get their answers; nothing else of it is kept.
+        if let Err(error) = self.settle_lost_iqs(ctx) {
+            log::debug!("and again: {error}");
         }
+        self.staged.retain(|output| matches!(output, Output::Reply(..) | Output::Disconnect(_)));
         self.state.discard();
         self.forget();
     }

@@ -126,12 +126,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Questions that could not be asked, or whose connection is gone, get their outcome.
+    /// Questions that could not be asked, or whose connection is gone, get their outcome; all of them, also when one
+    /// handler fails. What a handler asks anew is lost as well, and settled by the next call: this one has an end.
     pub(in crate::whatsapp) fn settle_lost_iqs(&mut self, ctx: &mut Ctx<'_>) -> Result<(), EngineError> {
-        while let Some(kind) = self.iqs.next_lost() {
-            self.on_iq_outcome(ctx, kind, Err(IqError::ConnectionLost))?;
+        let mut result = Ok(());
+        for kind in self.iqs.take_lost() {
+            let outcome = self.on_iq_outcome(ctx, kind, Err(IqError::ConnectionLost));
+            result = result.and(outcome);
         }
-        Ok(())
+        result
     }
 
     pub(in crate::whatsapp) fn arm_iq_timer(&mut self) {

@@ -8,7 +8,7 @@ use super::IqKind;
 use crate::whatsapp::limits::{IQ_TIMEOUT, QUEUE_KEPT};
 
 /// Outstanding IQs. Every one that was added comes out exactly once, by [`PendingIqs::take`],
-/// [`PendingIqs::expired`] or [`PendingIqs::next_lost`].
+/// [`PendingIqs::expired`] or [`PendingIqs::take_lost`].
 #[derive(Debug, Default)]
 pub(in crate::whatsapp) struct PendingIqs {
     /// `<rand>.<rand>-`, made with the first IQ; a later engine of the same session makes another.
@@ -79,9 +79,9 @@ impl PendingIqs {
         self.shrink();
     }
 
-    /// One lost IQ.
-    pub(in crate::whatsapp) fn next_lost(&mut self) -> Option<IqKind> {
-        self.lost.pop_front()
+    /// All lost IQs.
+    pub(in crate::whatsapp) fn take_lost(&mut self) -> VecDeque<IqKind> {
+        std::mem::take(&mut self.lost)
     }
 
     /// Takes the first outstanding IQ of a kind, before its answer came.
@@ -130,9 +130,8 @@ mod tests {
         assert!(iqs.expired(IQ_TIMEOUT).is_none());
         iqs.lose_all();
         iqs.add_lost(IqKind::Ping);
-        assert!(matches!(iqs.next_lost(), Some(IqKind::Props)));
-        assert!(matches!(iqs.next_lost(), Some(IqKind::Ping)));
-        assert!(iqs.next_lost().is_none());
+        assert!(matches!(iqs.take_lost().make_contiguous(), [IqKind::Props, IqKind::Ping]));
+        assert!(iqs.take_lost().is_empty());
         assert!(iqs.take(&early).is_none() && iqs.take(&late).is_none());
     }
 }

@@ -1,6 +1,10 @@
 //! How connections and links end: both tables, row by row, and what they leave behind.
 
 use super::*;
+use crate::whatsapp::{
+    model::MessageRecord,
+    state::{ReadError, StateRead},
+};
 
 fn gone(scene: &Scene) -> bool {
     Table::ALL.iter().all(|table| scene.store.count(*table) == 0)
@@ -186,4 +190,42 @@ fn what_was_written_when_the_socket_went_is_still_persisted() {
     scene.call(|_, _| {});
     assert!(scene.received.is_empty(), "the old socket's frames are dropped");
     assert_eq!(scene.credentials().unwrap().routing_info, Some(vec![7]));
+}
+
+/// A store that cannot be read any more.
+struct Broken;
+
+impl StateRead for Broken {
+    fn get(&self, _: Table, _: &str) -> Result<Option<Vec<u8>>, ReadError> {
+        Err(ReadError("disk on fire".to_owned()))
+    }
+
+    fn keys(&self, _: Table, _: &str) -> Result<Vec<String>, ReadError> {
+        Err(ReadError("disk on fire".to_owned()))
+    }
+
+    fn message(&self, _: &Jid, _: &str, _: Option<&Jid>) -> Result<Option<MessageRecord>, ReadError> {
+        Err(ReadError("disk on fire".to_owned()))
+    }
+}
+
+#[test]
+fn a_broken_store_stops_the_session_says_nothing_to_the_server_and_answers_every_command() {
+    let mut scene = Scene::ready();
+    scene.command(9, Command::Logout);
+    scene.received.clear();
+    let low = notification("encrypt", Node::new("count").attr("value", "9"));
+    let Link::Open(_, transport) = &mut scene.link else { panic!("open") };
+    let frame = transport.encrypt(&encode(&low));
+    let mut ctx = Ctx { now: scene.now, rng: &mut scene.rng, store: &Broken };
+    scene.engine.handle_data(&mut ctx, &frame);
+    scene.call(|_, _| {});
+    assert!(scene.received.is_empty(), "{:?}", scene.received);
+    assert!(matches!(&scene.ended[..], [DisconnectReason::Stop { reason }] if reason.contains("on fire")));
+    assert!(matches!(&scene.replies[..], [(9, Reply::Failed(_))]), "{:?}", scene.replies);
+
+    // Once it can be read again, everything is as it was.
+    scene.ended.clear();
+    scene.log_in();
+    assert!(scene.ended.is_empty() && kept(&scene));
 }
