@@ -204,6 +204,10 @@ impl StateRead for Broken {
         Err(ReadError("disk on fire".to_owned()))
     }
 
+    fn pending_messages(&self) -> Result<Vec<MessageRecord>, ReadError> {
+        Err(ReadError("disk on fire".to_owned()))
+    }
+
     fn message(&self, _: &Jid, _: &str, _: Option<&Jid>) -> Result<Option<MessageRecord>, ReadError> {
         Err(ReadError("disk on fire".to_owned()))
     }
