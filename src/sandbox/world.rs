@@ -287,6 +287,17 @@ impl World {
         })
     }
 
+    /// The app on a phone is installed anew: new identity, companions unlinked, contacts told.
+    ///
+    /// # Errors
+    /// [`SandboxError::NoSuchPhone`].
+    pub fn reinstall(&mut self, phone: &str, now: Now) -> Result<(), SandboxError> {
+        self.with_phone(phone, now, |phone, ctx| {
+            phone.reinstall(ctx);
+            Ok(())
+        })
+    }
+
     /// Everything this phone sent and received, oldest first.
     #[must_use]
     pub fn messages(&self, phone: &str) -> &[PhoneMessage] {

@@ -1,6 +1,28 @@
-//! The control API: HTTP and JSON on loopback, to make phones and let them act, and to cause trouble.
+//! The control API: HTTP and JSON on loopback, to make phones, let them act, and cause trouble.
 //!
-//! Answers are `{"success":true,"data":…}`, errors 4xx with the field that is wrong. The routes are in [`route`].
+//! Answers are `{"success":true,"data":…}`, errors 4xx `{"success":false,"error":…,"code":…,"details":{"field":…}}`.
+//!
+//! | route | what it does |
+//! |---|---|
+//! | `GET /info` | `whatsappUrl`, `noiseRootKey` (hex), `caPem` for clients |
+//! | `POST /phones {phone?, name?, lidMigrated?}` | makes an account with its phone; `lidMigrated` (default true): its 1:1 chats are LID-addressed |
+//! | `POST /phones/bulk {count, lidMigrated?}` | makes many |
+//! | `GET /phones`, `GET /phones/{phone}` | accounts with their linked devices |
+//! | `POST /phones/{phone}/scan {qr, lie?}` | scans a QR text; answers when the client is linked. `lie`: `bad-hmac`, `bad-account-signature` |
+//! | `POST /phones/{phone}/pair-code {code, lie?}` | types a pairing code |
+//! | `POST /scan-bulk {phones, qrs}` | scans many, without waiting |
+//! | `POST /phones/{phone}/send {to, text}` | sends to a number, a JID or a group |
+//! | `GET /phones/{phone}/messages?after=N&wait=S` | what it sent and received, skipping N, waiting up to S seconds for one more |
+//! | `POST /phones/{phone}/read {chat}` | marks a chat as read |
+//! | `POST /phones/{phone}/unlink {device?}` | unlinks a device (default: the newest) |
+//! | `POST /phones/{phone}/forget-sessions` | loses its Signal sessions: retry receipts follow |
+//! | `POST /phones/{phone}/reinstall` | new identity, companions unlinked, contacts told |
+//! | `POST /phones/{phone}/faults {fault, device?, …}` | `drop`, `freeze`, `stream-error {code?, conflict?}`, `failure {reason}`, `replaced`, `delay {ms}`, `lose-receipts {on}`, `low-prekeys {count}`, `redeliver`, `false-bundles {on}`, `unlink` |
+//! | `POST /groups {creator, subject, participants, addressingMode?}` | makes a group |
+//! | `POST /groups/{group}/{add,remove,promote,demote} {actor, participant}` | changes a member |
+//! | `POST /options {lowPrekeys?, requireTokens?, aggregateReceipts?, answerDeadlineMs?, chain?}` | behaviour of the service; `chain`: `none`, `wrong-root`, `forged-leaf`, `other-key`, `expired`, `wrong-serial`, `missing-leaf`, `missing-intermediate` |
+//! | `POST /blast {from, to, count, rate?, text?}`, `GET /blast` | many texts from phones, and how it goes |
+//! | `GET /violations`, `DELETE /violations` | what clients did wrong |
 
 use std::{sync::Arc, time::Duration};
 
@@ -73,6 +95,7 @@ impl Control {
             ("POST", ["phones", phone, "read"]) => self.read(phone, request),
             ("POST", ["phones", phone, "unlink"]) => self.unlink(phone, request),
             ("POST", ["phones", phone, "forget-sessions"]) => self.forget_sessions(phone),
+            ("POST", ["phones", phone, "reinstall"]) => self.reinstall(phone),
             ("POST", ["phones", phone, "faults"]) => self.fault(phone, request),
             ("POST", ["groups"]) => self.create_group(request),
             ("POST", ["groups", group, change @ ("add" | "remove" | "promote" | "demote")]) => {
@@ -277,6 +300,13 @@ impl Control {
     fn forget_sessions(&self, phone: &str) -> Answer {
         self.shared.phone(phone, |phone, _| {
             phone.forget_sessions();
+            Ok(json!({}))
+        })
+    }
+
+    fn reinstall(&self, phone: &str) -> Answer {
+        self.shared.phone(phone, |phone, ctx| {
+            phone.reinstall(ctx);
             Ok(json!({}))
         })
     }

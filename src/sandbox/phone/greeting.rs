@@ -8,14 +8,11 @@ use std::io::Write as _;
 use flate2::{Compression, write::ZlibEncoder};
 use prost::Message as _;
 
-use super::{Phone, PhoneCtx, sessions::padded};
-use crate::whatsapp::{
-    binary::Node,
-    proto::{
-        AppStateSyncKey, AppStateSyncKeyData, AppStateSyncKeyFingerprint, AppStateSyncKeyId,
-        AppStateSyncKeyShare, GlobalSettings, HistorySync, HistorySyncNotification, Message,
-        PhoneNumberToLidMapping, ProtocolMessage, Pushname,
-    },
+use super::{Phone, PhoneCtx};
+use crate::whatsapp::proto::{
+    AppStateSyncKey, AppStateSyncKeyData, AppStateSyncKeyFingerprint, AppStateSyncKeyId,
+    AppStateSyncKeyShare, GlobalSettings, HistorySync, HistorySyncNotification, PhoneNumberToLidMapping,
+    ProtocolMessage, Pushname,
 };
 
 impl Phone {
@@ -88,23 +85,6 @@ impl Phone {
             initial_hist_bootstrap_inline_payload: Some(deflate(&sync.encode_to_vec())),
             ..HistorySyncNotification::default()
         }
-    }
-
-    fn send_peer(&mut self, device: u16, message: ProtocolMessage, ctx: &mut PhoneCtx<'_>) {
-        let to = self.own_jid().with_device(device);
-        let message = Message { protocol_message: Some(Box::new(message)), ..Message::default() };
-        let bytes = padded(&message, ctx.rng);
-        let Some(enc) = self.encrypt(&to, &bytes, ctx) else { return };
-        let id = Self::random_id(ctx.rng);
-        let node = Node::new("message")
-            .attr("id", id.clone())
-            .attr("to", &to)
-            .attr("type", "text")
-            .attr("category", "peer")
-            .child(Node::new("meta").attr("appdata", "default"))
-            .child(enc);
-        self.sent.insert(id, to, message);
-        ctx.directory.submit(self.account, node, ctx.now);
     }
 }
 

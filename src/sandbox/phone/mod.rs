@@ -4,7 +4,7 @@
 //! the service through [`Directory`] and answers stanzas it is given; it knows nothing of connections.
 //!
 //! - `linking`: scanning a QR, typing a code, signing devices;
-//! - `greeting`: what a new companion gets: app-state key, history;
+//! - `greeting`, `peer`: what a new companion gets (app-state key, history), and what it may ask for;
 //! - `sending`, `receiving`, `retry`: messages;
 //! - `sessions`: the Signal side of all of these.
 
@@ -28,6 +28,7 @@ use crate::whatsapp::{
 mod book;
 mod greeting;
 mod linking;
+mod peer;
 mod receiving;
 mod retry;
 mod sending;
@@ -124,12 +125,6 @@ impl Phone {
         let mut app_state_key = ([0; 6], [0; 32]);
         rng.fill_bytes(&mut app_state_key.0);
         rng.fill_bytes(&mut app_state_key.1);
-        let keys = PublishedKeys::new(
-            registration_id,
-            identity.public,
-            (signed_prekey.id, signed_prekey.pair.public),
-            signed_prekey.signature,
-        );
         let phone = Self {
             account: 0,
             number: options.number.clone(),
@@ -159,7 +154,30 @@ impl Phone {
             lie: LinkLie::None,
             link_state: LinkState::None,
         };
+        let keys = phone.published_keys();
         (phone, keys)
+    }
+
+    fn published_keys(&self) -> PublishedKeys {
+        PublishedKeys::new(
+            self.registration_id,
+            self.identity.public,
+            (self.signed_prekey.id, self.signed_prekey.pair.public),
+            self.signed_prekey.signature,
+        )
+    }
+
+    /// The app is installed anew: another identity, no sessions, no companions; contacts are told.
+    pub fn reinstall(&mut self, ctx: &mut PhoneCtx<'_>) {
+        let options = NewPhone {
+            number: self.number.clone(),
+            name: self.name.clone(),
+            lid_migrated: self.lid_migrated,
+        };
+        let (mut fresh, keys) = Self::new(&options, ctx.now, ctx.rng);
+        ctx.directory.reinstall(self.account, keys, ctx.now);
+        fresh.registered(self.account, ctx);
+        *self = fresh;
     }
 
     /// The service made the account.

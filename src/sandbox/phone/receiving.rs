@@ -5,12 +5,7 @@ use prost::Message as _;
 use super::{Phone, PhoneCtx};
 use crate::{
     sandbox::world::{PhoneMessage, SandboxError},
-    whatsapp::{
-        binary::Node,
-        jid::Jid,
-        proto::{Message, ProtocolMessage},
-        signal::SignalError,
-    },
+    whatsapp::{binary::Node, jid::Jid, proto::Message, signal::SignalError},
 };
 
 impl Phone {
@@ -79,9 +74,9 @@ impl Phone {
         let sent = message.device_sent_message.as_deref();
         let content = sent.and_then(|sent| sent.message.as_deref()).unwrap_or(message);
         if let (Some(protocol), true) = (&content.protocol_message, own) {
-            return self.on_protocol_message(sender, protocol, ctx);
+            return self.on_protocol_message(sender, &id_of(node), protocol, ctx);
         }
-        let id = node.get("id").unwrap_or_default().into_owned();
+        let id = id_of(node);
         let only_key = content.sender_key_distribution_message.is_some() && text_of(content).is_none();
         if only_key || !self.seen.insert((sender.to_user(), id.clone())) {
             return;
@@ -99,12 +94,6 @@ impl Phone {
             timestamp: node.number("t").unwrap_or_else(|| ctx.now.unix_s()),
             status: if own { "sent" } else { "delivered" },
         });
-    }
-
-    fn on_protocol_message(&mut self, sender: &Jid, message: &ProtocolMessage, ctx: &mut PhoneCtx<'_>) {
-        if message.app_state_sync_key_request.is_some() && sender.device != 0 {
-            self.share_app_state_key(sender.device, ctx);
-        }
     }
 
     /// The receipt that answers a message.
@@ -184,6 +173,10 @@ impl Phone {
         }
         Ok(())
     }
+}
+
+fn id_of(node: &Node) -> String {
+    node.get("id").unwrap_or_default().into_owned()
 }
 
 fn text_of(message: &Message) -> Option<&str> {

@@ -282,6 +282,10 @@ impl Directory for SharedDirectory<'_> {
         self.0.service(None, |service| service.publish(account, keys));
     }
 
+    fn reinstall(&mut self, account: u32, keys: PublishedKeys, now: Now) {
+        self.0.service(None, |service| Directory::reinstall(service, account, keys, now));
+    }
+
     fn submit(&mut self, account: u32, node: Node, now: Now) {
         self.0.service(None, |service| service.submit(account, node, now));
     }

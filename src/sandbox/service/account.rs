@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Service, ciphertext::KeyLog, delivery::DeviceQueue, prekeys::PublishedKeys, route::SentIds};
+use super::{Service, ciphertext::KeyLog, delivery::DeviceQueue, outgoing::SentIds, prekeys::PublishedKeys};
 use crate::{
     sandbox::world::{ConnId, SandboxError},
     whatsapp::{

@@ -36,6 +36,8 @@ pub trait Directory {
     fn own_prekeys(&mut self, account: u32) -> usize;
     /// Publishes more of them.
     fn publish(&mut self, account: u32, keys: Vec<(u32, PublicKey)>);
+    /// A phone was reinstalled: new keys, no companions, and everybody who knows the account is told.
+    fn reinstall(&mut self, account: u32, keys: PublishedKeys, now: Now);
     /// Hands in a stanza of a phone.
     fn submit(&mut self, account: u32, node: Node, now: Now);
     /// The companion behind a QR reference.
@@ -95,6 +97,10 @@ impl Directory for Service {
 
     fn publish(&mut self, account: u32, keys: Vec<(u32, PublicKey)>) {
         self.publish_phone_prekeys(account, keys);
+    }
+
+    fn reinstall(&mut self, account: u32, keys: PublishedKeys, now: Now) {
+        Self::reinstall(self, account, keys, now);
     }
 
     fn submit(&mut self, account: u32, node: Node, now: Now) {

@@ -31,6 +31,7 @@ mod groups;
 mod iq;
 mod linking;
 mod notify;
+mod outgoing;
 mod prekeys;
 mod receipts;
 mod route;

@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD as BASE64};
 use sha2::{Digest as _, Sha256};
 
-use super::{DeviceRef, Service, ServiceOutput};
+use super::{DeviceRef, PublishedKeys, Service, ServiceOutput, account::Device};
 use crate::whatsapp::{binary::Node, ctx::Now, jid::Jid};
 
 impl Service {
@@ -23,6 +23,35 @@ impl Service {
                 let notification = self.devices_notification(device, added, now);
                 self.deliver(companion, notification, now);
             }
+        }
+    }
+
+    /// A phone was reinstalled: its companions are unlinked, its contacts hear of the new identity.
+    pub fn reinstall(&mut self, account: u32, keys: PublishedKeys, now: Now) {
+        let companions: Vec<_> = self.devices_of(account).filter(|device| device.device != 0).collect();
+        for companion in companions {
+            self.remove_device(companion, now);
+        }
+        self.account_mut(account).devices.insert(0, Device::new(keys, 0, None));
+        self.account_mut(account).key_index_list = None;
+        let user = self.account(account).jid(false);
+        let lid = self.account(account).jid(true);
+        let watchers: Vec<u32> = self.account(account).watchers.iter().copied().collect();
+        let told: Vec<_> = watchers
+            .into_iter()
+            .filter(|watcher| *watcher != account)
+            .flat_map(|watcher| self.devices_of(watcher))
+            .filter(|device| device.device != 0)
+            .collect();
+        for device in told {
+            let from = if self.account(device.account).lid_migrated { &lid } else { &user };
+            let notification = Node::new("notification")
+                .attr("from", from)
+                .attr("id", self.fresh_number().to_string())
+                .attr("type", "encrypt")
+                .attr("t", now.unix_s().to_string())
+                .child(Node::new("identity"));
+            self.deliver(device, notification, now);
         }
     }
 

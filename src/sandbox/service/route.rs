@@ -3,125 +3,20 @@
 //! Seen: what clients send: whatsmeow `send.go` @33cfac51, Baileys `Socket/messages-send.js` @7.0.0-rc14; what they
 //! expect to get: whatsmeow `message.go` `parseMessageSource`, Baileys `Utils/decode-wa-message.js`.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Duration,
-};
+use std::time::Duration;
 
-use super::{DeviceRef, Service, notify::participant_hash};
+use prost::Message as _;
+
+use super::{DeviceRef, Service, notify::participant_hash, outgoing::Parts};
 use crate::{
     sandbox::world::ConnId,
     whatsapp::{
-        binary::{Content, Node, Value},
+        binary::{Content, Node},
         ctx::Now,
         jid::Jid,
+        proto::AdvSignedDeviceIdentity,
     },
 };
-
-/// Messages a device sent, to recognise resends.
-#[derive(Default)]
-pub(super) struct SentIds {
-    by_id: HashMap<String, Vec<DeviceRef>>,
-    order: VecDeque<String>,
-}
-
-impl SentIds {
-    fn contains(&self, id: &str) -> bool {
-        self.by_id.contains_key(id)
-    }
-
-    fn insert(&mut self, id: &str) {
-        if self.by_id.contains_key(id) {
-            return;
-        }
-        self.by_id.insert(id.to_owned(), Vec::new());
-        self.order.push_back(id.to_owned());
-        if self.order.len() > MAX_SENT_IDS
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.by_id.remove(&oldest);
-        }
-    }
-
-    /// A device asks for the message again.
-    pub(super) fn asked_again(&mut self, id: &str, by: DeviceRef) {
-        if let Some(askers) = self.by_id.get_mut(id)
-            && !askers.contains(&by)
-        {
-            askers.push(by);
-        }
-    }
-
-    /// Whether this device asked for it; the question is answered by asking this.
-    fn take_asker(&mut self, id: &str, by: DeviceRef) -> bool {
-        let Some(askers) = self.by_id.get_mut(id) else { return false };
-        let before = askers.len();
-        askers.retain(|asker| *asker != by);
-        askers.len() < before
-    }
-
-    fn has_askers(&self, id: &str) -> bool {
-        self.by_id.get(id).is_some_and(|askers| !askers.is_empty())
-    }
-}
-
-/// A message stanza taken apart; ciphertexts are moved, never copied.
-pub(super) struct Parts {
-    pub(super) id: String,
-    pub(super) to: Jid,
-    kept: Vec<(std::borrow::Cow<'static, str>, Value)>,
-    pub(super) fanout: Vec<(Jid, Vec<Node>)>,
-    pub(super) enc: Vec<Node>,
-    device_identity: Option<Node>,
-    extra: Vec<Node>,
-}
-
-impl Parts {
-    pub(super) fn split(node: Node, id: String, to: Jid) -> Self {
-        let Node { attrs, content, .. } = node;
-        let kept = attrs.into_iter().filter(|(key, _)| KEPT_ATTRS.contains(&&**key)).collect();
-        let mut parts = Self {
-            id,
-            to,
-            kept,
-            fanout: Vec::new(),
-            enc: Vec::new(),
-            device_identity: None,
-            extra: Vec::new(),
-        };
-        let Content::Nodes(children) = content else { return parts };
-        for child in children {
-            match &*child.tag {
-                "participants" => parts.fanout = take_fanout(child),
-                "enc" => parts.enc.push(child),
-                "device-identity" => parts.device_identity = Some(child),
-                // Between client and server only.
-                "tctoken" | "cstoken" => {}
-                _ => parts.extra.push(child),
-            }
-        }
-        parts
-    }
-
-    /// What this device gets: attributes of the incoming stanza so far, then its ciphertexts.
-    pub(super) fn stanza(&self, head: Node, enc: Vec<Node>) -> Node {
-        let mut node = head;
-        node.attrs.extend(self.kept.iter().cloned());
-        let identity = enc.iter().any(|enc| enc.has("type", "pkmsg")).then(|| self.device_identity.clone());
-        let children = enc.into_iter().chain(identity.flatten()).chain(self.extra.iter().cloned());
-        node.nodes(children)
-    }
-}
-
-fn take_fanout(participants: Node) -> Vec<(Jid, Vec<Node>)> {
-    let Content::Nodes(children) = participants.content else { return Vec::new() };
-    let entry = |child: Node| {
-        let jid = child.jid("jid")?;
-        let Content::Nodes(enc) = child.content else { return Some((jid, Vec::new())) };
-        Some((jid, enc))
-    };
-    children.into_iter().filter_map(entry).collect()
-}
 
 impl Service {
     /// A `<message>` of a client or a phone.
@@ -129,7 +24,7 @@ impl Service {
         let (Some(id), Some(to)) = (node.get("id").map(|id| id.into_owned()), node.jid("to")) else {
             return self.violate_opt(conn, now, "message-incomplete", "a message needs id and to", &node);
         };
-        if let Err(error) = self.check_shape(conn, &node, now) {
+        if let Err(error) = self.check_shape(sender, conn, &node, now) {
             return self.ack(conn, &node, Some(error), None, now);
         }
         let acked = conn.and_then(|conn| self.conns.get(&conn)).is_some_and(|conn| conn.acked.contains(&id));
@@ -153,7 +48,13 @@ impl Service {
     }
 
     /// What every message must have, whoever it is for.
-    fn check_shape(&mut self, conn: Option<ConnId>, node: &Node, now: Now) -> Result<(), u16> {
+    fn check_shape(
+        &mut self,
+        sender: DeviceRef,
+        conn: Option<ConnId>,
+        node: &Node,
+        now: Now,
+    ) -> Result<(), u16> {
         if node.value("type").is_none() {
             self.violate_opt(conn, now, "message-type", "a message needs a type", node);
         }
@@ -172,11 +73,24 @@ impl Service {
             }
             pkmsg |= kind == "pkmsg";
         }
-        if pkmsg && conn.is_some() && node.find_bytes("device-identity").is_none_or(<[u8]>::is_empty) {
-            let detail = "a companion's pkmsg needs its device-identity";
-            self.violate_opt(conn, now, "missing-device-identity", detail, node);
+        if pkmsg && conn.is_some() {
+            self.check_device_identity(sender, conn, node, now);
         }
         Ok(())
+    }
+
+    /// A companion's first message to a device proves whose companion it is.
+    fn check_device_identity(&mut self, sender: DeviceRef, conn: Option<ConnId>, node: &Node, now: Now) {
+        let Some(sent) = node.find_bytes("device-identity").filter(|bytes| !bytes.is_empty()) else {
+            let detail = "a companion's pkmsg needs its device-identity";
+            return self.violate_opt(conn, now, "missing-device-identity", detail, node);
+        };
+        let known = self.device(sender).and_then(|device| device.keys.device_identity.as_deref());
+        let parse = |bytes| AdvSignedDeviceIdentity::decode(bytes).ok();
+        if known.is_some_and(|known| parse(known) != parse(sent)) {
+            let detail = "this is not the device identity the phone and the device signed";
+            self.violate_opt(conn, now, "false-device-identity", detail, node);
+        }
     }
 
     fn route_dm(
@@ -471,7 +385,7 @@ impl Service {
         if error.is_none()
             && let Some(state) = self.conns.get_mut(&conn)
         {
-            if state.acked.len() > MAX_SENT_IDS {
+            if state.acked.len() > MAX_ACKED {
                 state.acked.clear();
             }
             state.acked.insert(id);
@@ -493,11 +407,8 @@ impl Service {
     }
 }
 
-/// Attributes that travel from the sender's stanza to the receivers' as they are.
-const KEPT_ATTRS: [&str; 3] = ["type", "edit", "expiration"];
-
-/// Resends come within minutes; a day of a busy sender is plenty.
-const MAX_SENT_IDS: usize = 20_000;
+/// Messages remembered per connection; beyond it duplicates are not judged.
+const MAX_ACKED: usize = 20_000;
 
 /// A device list that changed less than this ago need not be known to a client yet.
 const DEVICE_LIST_GRACE: Duration = Duration::from_secs(60);

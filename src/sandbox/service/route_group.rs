@@ -1,6 +1,6 @@
 //! Group messages: membership, addressing mode, participant hash, fan-out of sender-key messages.
 
-use super::{DeviceRef, Service, notify::participant_hash, route::Parts};
+use super::{DeviceRef, Service, notify::participant_hash, outgoing::Parts};
 use crate::{
     sandbox::world::ConnId,
     whatsapp::{

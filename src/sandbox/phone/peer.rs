@@ -1,0 +1,108 @@
+//! Between a phone and its own companions: messages of category `peer`, and what companions ask for.
+
+use prost::Message as _;
+
+use super::{Phone, PhoneCtx, sessions::padded};
+use crate::{
+    sandbox::world::PhoneMessage,
+    whatsapp::{
+        binary::Node,
+        jid::Jid,
+        proto::{
+            Message, MessageKey, PeerDataOperationRequestMessage, PeerDataOperationRequestResponseMessage,
+            ProtocolMessage, WebMessageInfo,
+            peer_data_operation_request_response_message::{
+                PeerDataOperationResult, peer_data_operation_result::PlaceholderMessageResendResponse,
+            },
+        },
+    },
+};
+
+impl Phone {
+    /// A companion asks for something.
+    pub(super) fn on_protocol_message(
+        &mut self,
+        sender: &Jid,
+        id: &str,
+        message: &ProtocolMessage,
+        ctx: &mut PhoneCtx<'_>,
+    ) {
+        if sender.device == 0 {
+            return;
+        }
+        if message.app_state_sync_key_request.is_some() {
+            self.share_app_state_key(sender.device, ctx);
+        }
+        if let Some(request) = &message.peer_data_operation_request_message {
+            self.resend_placeholders(sender.device, id, request, ctx);
+        }
+    }
+
+    /// A companion could not decrypt a message and asks its phone for the content.
+    fn resend_placeholders(
+        &mut self,
+        device: u16,
+        id: &str,
+        request: &PeerDataOperationRequestMessage,
+        ctx: &mut PhoneCtx<'_>,
+    ) {
+        let wanted = &request.placeholder_message_resend_request;
+        let ids = wanted.iter().filter_map(|wanted| wanted.message_key.as_ref()?.id.as_deref());
+        let known = |id: &str| self.messages.iter().rev().find(|message| message.id == id);
+        let results: Vec<_> = ids.filter_map(known).map(placeholder).collect();
+        if results.is_empty() {
+            return;
+        }
+        let response = PeerDataOperationRequestResponseMessage {
+            peer_data_operation_request_type: request.peer_data_operation_request_type,
+            stanza_id: Some(id.to_owned()),
+            peer_data_operation_result: results,
+        };
+        let message = ProtocolMessage {
+            r#type: Some(PEER_DATA_OPERATION_REQUEST_RESPONSE),
+            peer_data_operation_request_response_message: Some(response),
+            ..ProtocolMessage::default()
+        };
+        self.send_peer(device, message, ctx);
+    }
+
+    /// Sends a protocol message to one companion.
+    pub(super) fn send_peer(&mut self, device: u16, message: ProtocolMessage, ctx: &mut PhoneCtx<'_>) {
+        let to = self.own_jid().with_device(device);
+        let message = Message { protocol_message: Some(Box::new(message)), ..Message::default() };
+        let bytes = padded(&message, ctx.rng);
+        let Some(enc) = self.encrypt(&to, &bytes, ctx) else { return };
+        let id = Self::random_id(ctx.rng);
+        let node = Node::new("message")
+            .attr("id", id.clone())
+            .attr("to", &to)
+            .attr("type", "text")
+            .attr("category", "peer")
+            .child(Node::new("meta").attr("appdata", "default"))
+            .child(enc);
+        self.sent.insert(id, to, message);
+        ctx.directory.submit(self.account, node, ctx.now);
+    }
+}
+
+fn placeholder(message: &PhoneMessage) -> PeerDataOperationResult {
+    let in_group = message.chat.ends_with("@g.us");
+    let info = WebMessageInfo {
+        key: Some(MessageKey {
+            remote_jid: Some(message.chat.clone()),
+            from_me: Some(message.from_me),
+            id: Some(message.id.clone()),
+            participant: in_group.then(|| message.sender.clone()),
+        }),
+        message: Some(Message { conversation: Some(message.text.clone()), ..Message::default() }),
+        message_timestamp: Some(message.timestamp),
+        ..WebMessageInfo::default()
+    };
+    let response = PlaceholderMessageResendResponse { web_message_info_bytes: Some(info.encode_to_vec()) };
+    PeerDataOperationResult {
+        placeholder_message_resend_response: Some(response),
+        ..PeerDataOperationResult::default()
+    }
+}
+
+const PEER_DATA_OPERATION_REQUEST_RESPONSE: i32 = 17;
