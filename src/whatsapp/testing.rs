@@ -42,6 +42,11 @@ impl MemoryStore {
         self.values.insert((table, key.into()), value);
     }
 
+    /// Empties a table behind the engine's back.
+    pub fn clear(&mut self, table: Table) {
+        self.values.retain(|(other, _), _| *other != table);
+    }
+
     /// How many values a table has.
     #[must_use]
     pub fn count(&self, table: Table) -> usize {
@@ -56,7 +61,7 @@ impl MemoryStore {
             Write::Delete(table, key) => {
                 self.values.remove(&(table, key));
             }
-            Write::Clear(table) => self.values.retain(|(other, _), _| *other != table),
+            Write::Clear(table) => self.clear(table),
             Write::Message(record) => self.add_message(*record),
             Write::Status { chat, id, status, .. } => self.set_status(&chat, &id, status),
             Write::Event(event) => self.events.push(*event),

@@ -2,6 +2,8 @@
 //! This is what a session thread does, without the thread: it carries bytes, applies batches, lets time pass, and
 //! reconnects when the engine says so.
 
+#![allow(dead_code, reason = "every test file uses a part of this")]
+
 use std::time::Duration;
 
 use rand_chacha::ChaCha20Rng;
@@ -22,7 +24,14 @@ pub(crate) struct Joined {
     pub(crate) clients: Vec<Client>,
     pub(crate) now: Now,
     rng: ChaCha20Rng,
-    fuse: Option<(usize, usize)>,
+    fuse: Option<Fuse>,
+}
+
+/// What happens to a client some outputs from now.
+struct Fuse {
+    client: usize,
+    left: usize,
+    dies: bool,
 }
 
 /// One session: an engine, its store, and what it said.
@@ -79,10 +88,7 @@ impl Joined {
 
     /// The socket breaks.
     pub(crate) fn cut(&mut self, client: usize) {
-        if let Some(connection) = self.clients[client].connection.take() {
-            self.world.close(connection, self.now);
-        }
-        self.call(client, |engine, ctx| engine.handle_closed(ctx));
+        self.break_socket(client);
         self.settle();
     }
 
@@ -97,12 +103,27 @@ impl Joined {
 
     /// The process dies in front of the output after the next `outputs` ones, wherever that is.
     pub(crate) fn crash_after(&mut self, client: usize, outputs: usize) {
-        self.fuse = Some((client, outputs));
+        self.fuse = Some(Fuse { client, left: outputs, dies: true });
+    }
+
+    /// The socket breaks in front of the output after the next `outputs` ones.
+    pub(crate) fn cut_after(&mut self, client: usize, outputs: usize) {
+        self.fuse = Some(Fuse { client, left: outputs, dies: false });
+    }
+
+    /// A fault that was to come does not come.
+    pub(crate) fn disarm(&mut self) {
+        self.fuse = None;
     }
 
     pub(crate) fn command(&mut self, client: usize, id: CommandId, command: Command) {
         self.call(client, |engine, ctx| engine.handle_command(ctx, id, command));
         self.settle();
+    }
+
+    /// Gives a command without carrying anything yet, so that many are under way together.
+    pub(crate) fn queue_command(&mut self, client: usize, id: CommandId, command: Command) {
+        self.call(client, |engine, ctx| engine.handle_command(ctx, id, command));
     }
 
     /// Lets time pass in steps small enough for every deadline.
@@ -130,9 +151,18 @@ impl Joined {
             for client in 0..self.clients.len() {
                 while let Some(output) = self.clients[client].engine.next_output() {
                     quiet = false;
-                    if self.burns(client) {
-                        self.crash(client);
-                        break;
+                    match self.burns(client) {
+                        Some(true) => {
+                            self.crash(client);
+                            break;
+                        }
+                        Some(false) => {
+                            self.break_socket(client);
+                            if matches!(output, Output::Transmit(_) | Output::Disconnect(_)) {
+                                continue;
+                            }
+                        }
+                        None => {}
                     }
                     self.obey(client, output);
                 }
@@ -148,19 +178,21 @@ impl Joined {
         }
     }
 
-    /// Whether this is the output before which the client dies.
-    fn burns(&mut self, client: usize) -> bool {
-        match &mut self.fuse {
-            Some((victim, 0)) if *victim == client => {
-                self.fuse = None;
-                true
-            }
-            Some((victim, left)) if *victim == client => {
-                *left -= 1;
-                false
-            }
-            _ => false,
+    /// Whether something happens in front of this output: `true` = the process dies, `false` = the socket breaks.
+    fn burns(&mut self, client: usize) -> Option<bool> {
+        let fuse = self.fuse.as_mut().filter(|fuse| fuse.client == client)?;
+        if fuse.left > 0 {
+            fuse.left -= 1;
+            return None;
         }
+        self.fuse.take().map(|fuse| fuse.dies)
+    }
+
+    fn break_socket(&mut self, client: usize) {
+        if let Some(connection) = self.clients[client].connection.take() {
+            self.world.close(connection, self.now);
+        }
+        self.call(client, |engine, ctx| engine.handle_closed(ctx));
     }
 
     fn call(&mut self, client: usize, call: impl FnOnce(&mut Engine, &mut Ctx<'_>)) {

@@ -48,6 +48,7 @@ impl Engine {
             self.reply_failed(command, CommandError::WrongState("the session is not linked to a phone"));
             return Ok(());
         };
+        self.find_pending(ctx)?;
         let to = recipient(&request.to);
         if let Err(why) = check(&to, &request) {
             self.reply_failed(command, CommandError::Invalid(why.to_owned()));
@@ -91,19 +92,11 @@ impl Engine {
         let Some(record) = self.state.message(store, chat, id, None)?.filter(|record| record.from_me) else {
             return Ok(false);
         };
-        match record.status {
-            MessageStatus::Pending => {
-                let message = Message::decode(record.raw.as_slice()).unwrap_or_default();
-                let job = self.job_of(Some(command), &record, &message);
-                self.messages.jobs.queue(job);
-            }
-            MessageStatus::Failed => {
-                let why = "a message with this id has failed; choose another id".to_owned();
-                self.reply_failed(command, CommandError::Invalid(why));
-            }
-            MessageStatus::Sent | MessageStatus::Delivered | MessageStatus::Read | MessageStatus::Played => {
-                self.reply(command, Reply::Sent { id: record.id, timestamp: record.timestamp });
-            }
+        if record.status == MessageStatus::Failed {
+            let why = "a message with this id has failed; choose another id".to_owned();
+            self.reply_failed(command, CommandError::Invalid(why));
+        } else {
+            self.reply(command, Reply::Sent { id: record.id, timestamp: record.timestamp });
         }
         Ok(true)
     }
@@ -247,18 +240,16 @@ impl Engine {
     ) -> Result<(), EngineError> {
         self.messages.paused_until = None;
         self.messages.pause_step = 0;
-        if !std::mem::replace(&mut self.messages.found_pending, true) {
-            self.find_pending(ctx)?;
-        }
+        self.find_pending(ctx)?;
         self.pump(ctx)
     }
 
-    /// After a restart: messages that were accepted and never answered.
+    /// After a restart, once: messages that were accepted and never answered. They go in front of all newer ones.
     fn find_pending(&mut self, ctx: &mut Ctx<'_>) -> Result<(), EngineError> {
+        if std::mem::replace(&mut self.messages.found_pending, true) {
+            return Ok(());
+        }
         for record in ctx.store.pending_messages()? {
-            if self.messages.jobs.find(&record.id).is_some() {
-                continue;
-            }
             let message = Message::decode(record.raw.as_slice()).unwrap_or_default();
             let job = self.job_of(None, &record, &message);
             if record.timestamp + MAX_PENDING_AGE_S < ctx.now.unix_s() {
