@@ -24,7 +24,7 @@ const BOB: &str = "6281200000002";
 
 fn linked(change: impl FnOnce(&mut ApiSettings)) -> Linked {
     let sandbox = Sandbox::start(SandboxOptions::default()).unwrap();
-    let dir = tempfile::tempdir().unwrap();
+    let dir = std::sync::Arc::new(tempfile::tempdir().unwrap());
     let ca_file = dir.path().join("ca.pem");
     std::fs::write(&ca_file, &sandbox.ca_pem).unwrap();
     let (config, _) = Config::from_env([]).unwrap();
@@ -189,4 +189,22 @@ fn a_pairing_code_links_as_well() {
     assert_eq!(data["status"], "logged_out");
     let data = linked.worker.ask("POST", "/session/b/restart", Ask::default()).data();
     assert_eq!(data["status"], "qr_required", "linked anew");
+}
+
+#[test]
+fn a_restarted_worker_is_connected_again_without_a_qr_and_remembers_answers() {
+    let Linked { worker, sandbox } = linked(|_| {});
+    let headers = [("Content-Type", "application/json"), ("Idempotency-Key", "over-a-restart")];
+    let body = text("only once");
+    let send =
+        |worker: &Worker| worker.ask("POST", "/session/a/send", Ask { headers: &headers, body: Some(&body) });
+    let first = send(&worker);
+    assert_eq!(first.status, 200, "{first:?}");
+    let linked = Linked { worker: worker.restarted(), sandbox };
+    let data = linked.worker.ask("POST", "/session/a/connect", Ask::default()).data();
+    assert_eq!(data["status"], "connected", "{data}");
+    assert_eq!(send(&linked.worker).body, first.body);
+    assert_eq!(linked.worker.post("/session/a/send", &text("after")).status, 200);
+    assert_eq!(linked.bob_has(2), ["only once", "after"]);
+    assert_eq!(linked.worker.get("/session/a/messages").data()["pagination"]["total"], 2);
 }

@@ -219,6 +219,24 @@ fn ambiguous_framing_is_400_and_closes() {
 }
 
 #[test]
+fn odd_but_legal_requests_get_through() {
+    let server = start(options());
+    let mut stream = connect(server.local_addr());
+    for request in [
+        "GET /?a=%7B%7D&b=[]'\"<>|^`\\ HTTP/1.1\r\nHost: h\r\n\r\n",
+        "BREW /pot HTTP/1.1\r\nHost: h\r\n\r\n",
+        "get /low HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost:\r\n!#$%&'*+-.^_`|~09azAZ: odd name\r\nEmpty:\r\nTab:\ta\tb\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nTE: chunked\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 000000003\r\n\r\nabc",
+    ] {
+        stream.write_all(request.as_bytes()).unwrap();
+        let (status, _, _) = read_answer(&mut stream).unwrap();
+        assert_eq!(status, 200, "{request}");
+    }
+}
+
+#[test]
 fn two_thousand_silent_connections_do_not_keep_a_good_request_waiting() {
     let server = start(HttpOptions { max_connections: 256, ..options() });
     let mut silent = Vec::new();

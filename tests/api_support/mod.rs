@@ -25,7 +25,8 @@ pub struct Worker {
     pub http: HttpServer,
     pub api: Arc<Api>,
     pub registry: Registry,
-    _dir: tempfile::TempDir,
+    settings: (SessionSettings, ApiSettings),
+    dir: Arc<tempfile::TempDir>,
 }
 
 /// What is asked, and how.
@@ -94,18 +95,27 @@ pub fn worker(change: impl FnOnce(&mut ApiSettings)) -> Worker {
     let mut api = ApiSettings::from(&config);
     api.connect_wait = Duration::from_millis(300);
     change(&mut api);
-    start(tempfile::tempdir().unwrap(), settings, api)
+    start(Arc::new(tempfile::tempdir().unwrap()), settings, api)
 }
 
-pub fn start(dir: tempfile::TempDir, settings: SessionSettings, api: ApiSettings) -> Worker {
-    let registry = Registry::open(LocalStore::open(dir.path()).unwrap(), settings).unwrap();
+pub fn start(dir: Arc<tempfile::TempDir>, settings: SessionSettings, api: ApiSettings) -> Worker {
+    let registry = Registry::open(LocalStore::open(dir.path()).unwrap(), settings.clone()).unwrap();
+    let settings = (settings, api.clone());
     let api = Api::new(registry.clone(), api);
     let options = HttpOptions { threads: 12, ..HttpOptions::new("test", "127.0.0.1:0".parse().unwrap()) };
     let http = HttpServer::start(options, api.handler()).unwrap();
-    Worker { http, api, registry, _dir: dir }
+    registry.start_all();
+    Worker { http, api, registry, settings, dir }
 }
 
 impl Worker {
+    /// Stops in order and starts again over the same state.
+    pub fn restarted(self) -> Self {
+        let (dir, (settings, api)) = (self.dir.clone(), self.settings.clone());
+        drop(self);
+        start(dir, settings, api)
+    }
+
     pub fn ask(&self, method: &str, path: &str, ask: Ask<'_>) -> Got {
         exchange(self.http.local_addr(), method, path, &ask)
     }

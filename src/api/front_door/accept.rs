@@ -61,6 +61,11 @@ impl Acceptor {
         }
     }
 
+    /// Tries again after a pause.
+    pub(super) fn resume(&mut self, epoll: &OwnedFd, now: Instant) {
+        self.resume_at = self.watch(epoll).is_err().then_some(now + ACCEPT_PAUSE);
+    }
+
     /// When to try again after accepting failed.
     pub(super) fn resume_at(&self) -> Option<Instant> {
         self.resume_at
@@ -142,18 +147,17 @@ impl Acceptor {
 
 impl Door {
     /// Takes what waits in the backlog, a bounded number per turn.
-    pub(super) fn accept(&mut self) -> io::Result<()> {
+    pub(super) fn accept(&mut self) {
         for _ in 0..ACCEPTS_PER_TURN {
             match self.acceptor.accept(&self.epoll, self.now) {
-                Accepted::Connection(stream, ip) => self.admit(stream, ip)?,
+                Accepted::Connection(stream, ip) => self.admit(stream, ip),
                 Accepted::Nothing => {}
                 Accepted::Stop => break,
             }
         }
-        Ok(())
     }
 
-    fn admit(&mut self, stream: TcpStream, ip: IpAddr) -> io::Result<()> {
+    fn admit(&mut self, stream: TcpStream, ip: IpAddr) {
         let address = counted_address(ip);
         let is_loopback = address.is_loopback();
         let of_address = self.per_address.get(&address).copied().unwrap_or(0);
@@ -164,20 +168,28 @@ impl Door {
                 None => {
                     debug!("refusing a connection: limit reached and every one is busy");
                     refuse_at_once(stream, "too many connections");
-                    return Ok(());
+                    return;
                 }
             }
+        }
+        // Loopback first; who is not local must never end up there, whatever the listener is bound to.
+        let lane = usize::from(!is_loopback);
+        if lane >= self.lanes.len() {
+            debug!("refusing a connection from outside on a local listener");
+            return;
         }
         // Small answers must not wait for the peer's delayed ack.
         let _ = stream.set_nodelay(true);
         let deadline = self.now + self.limits.head_timeout;
-        let lane = usize::from(!is_loopback).min(self.lanes.len() - 1);
         let token = self.clients.insert(Client::new(stream, address, lane, self.now, deadline));
         *self.per_address.entry(address).or_default() += 1;
         self.note_deadline(deadline);
         let client = self.clients.get_mut(token).expect("inserted above");
-        epoll::add(&self.epoll, &client.stream, epoll::EventData::new_u64(token.to_u64()), INPUT)?;
-        Ok(())
+        let data = epoll::EventData::new_u64(token.to_u64());
+        if let Err(error) = epoll::add(&self.epoll, &client.stream, data, INPUT) {
+            self.acceptor.warn(self.now, &format!("a connection cannot be watched: {error}"));
+            self.remove_client(token);
+        }
     }
 
     /// The connection that has been silent (or mid-head) longest; of one address when given.
@@ -211,3 +223,92 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// At most one warning in this time.
 const WARN_EVERY: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, net::Shutdown};
+
+    use super::*;
+    use crate::api::front_door::{Lane, Limits};
+
+    fn door(max_connections: usize, max_connections_per_address: usize) -> Door {
+        let second = Duration::from_secs(1);
+        let limits = Limits {
+            max_connections,
+            max_connections_per_address,
+            max_body_bytes: 1000,
+            max_buffered_bytes: 1000,
+            head_timeout: second,
+            body_timeout: second,
+            idle_timeout: second,
+            write_timeout: second,
+            queue_timeout: second,
+            handler_timeout: second,
+        };
+        let lane = Lane { path: "unused".into(), connections: 0 };
+        Door::new(TcpListener::bind("127.0.0.1:0").unwrap(), vec![lane.clone(), lane], limits).unwrap()
+    }
+
+    /// Lets a connection in as if it came from `ip`; gives the peer's end.
+    fn admit(door: &mut Door, ip: &str) -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        door.now += Duration::from_millis(1);
+        door.admit(listener.accept().unwrap().0, ip.parse().unwrap());
+        peer
+    }
+
+    fn open(door: &Door) -> BTreeMap<String, usize> {
+        door.per_address.iter().map(|(address, count)| (address.to_string(), *count)).collect()
+    }
+
+    #[test]
+    fn an_address_at_its_limit_gives_up_its_own_longest_silent_connection() {
+        let mut door = door(100, 2);
+        let first = admit(&mut door, "192.0.2.1");
+        let _others = [admit(&mut door, "192.0.2.1"), admit(&mut door, "192.0.2.2")];
+        let _third = admit(&mut door, "192.0.2.1");
+        let wanted = [("192.0.2.1", 2), ("192.0.2.2", 1)];
+        assert_eq!(open(&door), wanted.map(|(ip, count)| (ip.to_owned(), count)).into());
+        assert!(first.shutdown(Shutdown::Write).is_ok());
+        assert_eq!(std::io::Read::read(&mut &first, &mut [0; 8]).unwrap(), 0, "the first was closed");
+    }
+
+    #[test]
+    fn loopback_is_bound_by_the_total_only() {
+        let mut door = door(3, 1);
+        let _peers: Vec<TcpStream> = (0..5).map(|_| admit(&mut door, "127.0.0.1")).collect();
+        assert_eq!(open(&door), [("127.0.0.1".to_owned(), 3)].into());
+    }
+
+    #[test]
+    fn nobody_is_let_in_while_every_connection_is_busy() {
+        let mut door = door(1, 1);
+        let _busy = admit(&mut door, "192.0.2.1");
+        let token = door.clients.iter().map(|(token, _)| token).next().unwrap();
+        door.clients.get_mut(token).unwrap().output = b"answer under way".to_vec();
+        let mut refused = admit(&mut door, "192.0.2.2");
+        let mut answer = String::new();
+        std::io::Read::read_to_string(&mut refused, &mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("Retry-After"), "{answer}");
+        assert_eq!(open(&door), [("192.0.2.1".to_owned(), 1)].into());
+    }
+
+    #[test]
+    fn outsiders_never_share_the_way_of_local_programs() {
+        let mut door = door(10, 10);
+        let _peers = [
+            admit(&mut door, "127.0.0.9"),
+            admit(&mut door, "::ffff:127.0.0.1"),
+            admit(&mut door, "192.0.2.1"),
+        ];
+        let mut lanes: Vec<(String, usize)> =
+            door.clients.iter().map(|(_, client)| (client.address.to_string(), client.lane)).collect();
+        lanes.sort();
+        let wanted = [("127.0.0.1", 0), ("127.0.0.9", 0), ("192.0.2.1", 1)];
+        assert_eq!(lanes, wanted.map(|(ip, lane)| (ip.to_owned(), lane)));
+        door.lanes.truncate(1);
+        let _outsider = admit(&mut door, "192.0.2.3");
+        assert!(!open(&door).contains_key("192.0.2.3"));
+    }
+}

@@ -147,7 +147,7 @@ impl Door {
                 self.handle_event(event.data.u64(), event.flags)?;
             }
             if self.acceptor.resume_at().is_some_and(|at| at <= self.now) {
-                self.acceptor.watch(&self.epoll)?;
+                self.acceptor.resume(&self.epoll, self.now);
             }
             if self.next_sweep.is_some_and(|at| at <= self.now) {
                 self.sweep();
@@ -162,7 +162,7 @@ impl Door {
         if data == WAKER_RAW {
             self.begin_stop();
         } else if data == LISTENER_RAW {
-            self.accept()?;
+            self.accept();
         } else if data & UPSTREAM_BIT != 0 {
             self.on_upstream(Token::from_u64(data & !UPSTREAM_BIT), flags)?;
         } else {
