@@ -11,10 +11,10 @@ const frame = payload => Buffer.concat([Buffer.from([0, payload.length >> 8, pay
 
 const kinds = ['HistorySync', 'WebMessageInfo', 'ClientPayload', 'ADVSignedDeviceIdentityHMAC', 'SyncdPatch', 'SyncActionData', 'LIDMigrationMappingSyncPayload', 'Message']
 const handshakes = read('noise/handshakes.json')
-const steps = list => Buffer.concat([Buffer.from([0]), ...list.map(step => Buffer.concat([Buffer.from([step.length >> 8, step.length & 255]), step]))])
+const steps = (list, choices = 0) => Buffer.concat([Buffer.from([choices]), ...list.map(step => Buffer.concat([Buffer.from([step.length >> 8, step.length & 255]), step]))])
 const stanzas = read('binary/nodes.json').filter(vector => !/^(tree|text|content|tokens|\d|jid)/.test(vector.name)).map(vector => bytes(vector.wire)).filter(wire => wire.length < 3000)
 const seeds = {
-	engine: [...stanzas.map(stanza => steps([stanza])), steps([...stanzas.slice(0, 8), Buffer.alloc(0), ...stanzas.slice(8, 12)])],
+	engine: [...read('proto/messages.json').filter(vector => vector.kind).map(vector => steps([bytes(vector.wire)], 4)), ...stanzas.map(stanza => steps([stanza])), steps([...stanzas.slice(0, 8), Buffer.alloc(0), ...stanzas.slice(8, 12)])],
 	node: read('binary/nodes.json').map(vector => bytes(vector.wire)),
 	protobuf: read('proto/messages.json').filter(vector => kinds.includes(vector.type)).map(vector => Buffer.concat([Buffer.from([kinds.indexOf(vector.type)]), bytes(vector.wire)])),
 	handshake: handshakes.flatMap(vector => [[0, vector.server_hello], [1, vector.chain], [3, vector.first.slice(14) + vector.finish.slice(6)]].map(([mode, text]) => Buffer.concat([Buffer.from([mode]), bytes(text)]))),

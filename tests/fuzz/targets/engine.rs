@@ -1,7 +1,8 @@
 //! A linked device hears anything from its server: no panic, bounded output, and the store stays readable.
 //!
 //! Input: one byte of choices, then steps of a 16-bit length and that many bytes. A step is the plaintext of one frame
-//! (flag byte first); an empty one lets time pass to the engine's next deadline.
+//! (flag byte first) or, by choice, a `Message` that a contact sends encrypted; an empty one lets time pass to the
+//! engine's next deadline.
 
 #![no_main]
 
@@ -12,7 +13,7 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use whatsapp_worker::{
     sandbox::world::{NewPhone, World, WorldOutput},
     whatsapp::{
-        binary::{Node, encode},
+        binary::{Node, decode, encode},
         ctx::{Ctx, Now},
         engine::{Engine, EngineConfig},
         jid::Jid,
@@ -24,6 +25,7 @@ use whatsapp_worker::{
             responder::{ServerHandshake, strip_intro},
             transport::Transport,
         },
+        signal::{LocalIdentity, PreKeyBundle, SessionRecord},
         testing::MemoryStore,
     },
 };
@@ -32,7 +34,9 @@ const START: Now = Now { mono: Duration::from_secs(1000), unix_ms: 1_800_000_000
 
 fuzz_target!(|data: &[u8]| {
     let Some((&choices, mut steps)) = data.split_first() else { return };
-    let store = if choices & 1 == 0 { LINKED.clone() } else { MemoryStore::default() };
+    let store = if choices & 1 == 0 { CONTACT.store.clone() } else { MemoryStore::default() };
+    let mut contact =
+        (choices & 4 != 0).then(|| SessionRecord::decode(&CONTACT.session).expect("a record of ours"));
     let mut client = Client::new(KEYS.root.public, store);
     let Some(mut transport) = client.connect() else { return };
     if choices & 2 == 0 {
@@ -43,10 +47,10 @@ fuzz_target!(|data: &[u8]| {
         let len = usize::from(u16::from_be_bytes([*high, *low])).min(rest.len());
         let (step, rest) = rest.split_at(len);
         steps = rest;
-        if step.is_empty() {
-            client.wait();
-        } else {
-            client.hear(&transport.encrypt(step));
+        match &mut contact {
+            _ if step.is_empty() => client.wait(),
+            Some(session) => client.hear(&transport.encrypt(&CONTACT.message(session, step, steps.len()))),
+            None => client.hear(&transport.encrypt(step)),
         }
     }
     let sent: usize = client.sent.iter().map(Vec::len).sum();
@@ -154,6 +158,86 @@ static LINKED: LazyLock<MemoryStore> = LazyLock::new(|| {
     assert!(Engine::is_paired(&client.store).expect("readable"), "the sandbox's phone accepted the device");
     client.store
 });
+
+/// Somebody with an own session with the linked device, set up from the prekeys the device uploads.
+struct Contact {
+    store: MemoryStore,
+    identity: KeyPair,
+    session: Vec<u8>,
+}
+
+impl Contact {
+    /// A frame with `content` as an encrypted message; `id` tells one message from the other.
+    fn message(&self, session: &mut SessionRecord, content: &[u8], id: usize) -> Vec<u8> {
+        let local = LocalIdentity { registration_id: 9, pair: &self.identity };
+        let encrypted = session.encrypt(&local, &[content, &[1]].concat()).expect("a session");
+        let enc =
+            Node::new("enc").attr("v", "2").attr("type", encrypted.kind.as_str()).bytes(encrypted.bytes);
+        let message = Node::new("message")
+            .attr("from", Jid::lid("100000000000099"))
+            .attr("sender_pn", Jid::pn("4915100000099"))
+            .attr("id", format!("3EB0{id:016X}"))
+            .attr("t", "1800000000")
+            .attr("type", "text");
+        encode(&message.child(enc))
+    }
+}
+
+static CONTACT: LazyLock<Contact> = LazyLock::new(|| {
+    let mut client = Client::new(KEYS.root.public, LINKED.clone());
+    let mut transport = client.connect().expect("a linked device begins the handshake");
+    for node in [
+        Node::new("success").attr("t", "1800000000"),
+        Node::new("ib").child(Node::new("offline").attr("count", "0")),
+        Node::new("notification")
+            .attr("type", "encrypt")
+            .attr("from", Jid::service())
+            .attr("id", "1")
+            .child(Node::new("count").attr("value", "0")),
+    ] {
+        client.hear(&transport.encrypt(&encode(&node)));
+    }
+    let mut reader = FrameReader::default();
+    let mut upload = None;
+    for bytes in std::mem::take(&mut client.sent) {
+        reader.push(&bytes);
+        while let Some(frame) = reader.next().expect("frames of ours") {
+            let node = decode(&transport.decrypt(frame).expect("frames in order")).expect("a stanza");
+            upload = upload
+                .or(Some(node).filter(|node| node.find("list").is_some() && node.find("skey").is_some()));
+        }
+    }
+    let upload = upload.expect("the device uploads prekeys when told that none are left");
+
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    let identity = KeyPair::generate(&mut rng);
+    let mut session = SessionRecord::default();
+    let local = LocalIdentity { registration_id: 9, pair: &identity };
+    session
+        .process_bundle(&local, &bundle(&upload).expect("a complete upload"), &mut rng)
+        .expect("a sound bundle");
+    let contact = Contact { store: client.store.clone(), identity, session: session.encode_clean() };
+    // Proves that what the fuzzer writes gets as far as a message: field 1, `conversation`.
+    client.hear(&transport.encrypt(&contact.message(&mut session, b"\x0a\x02hi", 0)));
+    assert_eq!(client.store.messages().last().map(|message| message.kind.as_str()), Some("text"));
+    contact
+});
+
+/// What somebody who asks for the device's keys would get after `upload`.
+fn bundle(upload: &Node) -> Option<PreKeyBundle> {
+    let number =
+        |node: &Node, tag| Some(node.find_bytes(tag)?.iter().fold(0, |id, byte| id << 8 | u32::from(*byte)));
+    let key = |node: &Node, tag| PublicKey::from_slice(node.find_bytes(tag)?);
+    let (signed, one_time) = (upload.find("skey")?, upload.find("list")?.children().first()?);
+    Some(PreKeyBundle {
+        registration_id: number(upload, "registration")?,
+        identity: key(upload, "identity")?,
+        signed_prekey_id: number(signed, "id")?,
+        signed_prekey: key(signed, "value")?,
+        signed_prekey_signature: signed.find_bytes("signature")?.try_into().ok()?,
+        prekey: Some((number(one_time, "id")?, key(one_time, "value")?)),
+    })
+}
 
 struct Keys {
     root: KeyPair,
