@@ -287,6 +287,17 @@ impl World {
         })
     }
 
+    /// An account that was not migrated is now: its 1:1 chats are LID-addressed, its companions are told.
+    ///
+    /// # Errors
+    /// [`SandboxError::NoSuchPhone`].
+    pub fn migrate(&mut self, phone: &str, now: Now) -> Result<(), SandboxError> {
+        self.with_phone(phone, now, |phone, ctx| {
+            phone.migrate(ctx);
+            Ok(())
+        })
+    }
+
     /// The app on a phone is installed anew: new identity, companions unlinked, contacts told.
     ///
     /// # Errors

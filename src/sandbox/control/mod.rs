@@ -17,7 +17,8 @@
 //! | `POST /phones/{phone}/unlink {device?}` | unlinks a device (default: the newest) |
 //! | `POST /phones/{phone}/forget-sessions` | loses its Signal sessions: retry receipts follow |
 //! | `POST /phones/{phone}/reinstall` | new identity, companions unlinked, contacts told |
-//! | `POST /phones/{phone}/faults {fault, device?, …}` | `drop`, `freeze`, `stream-error {code?, conflict?}`, `failure {reason}`, `replaced`, `delay {ms}`, `lose-receipts {on}`, `low-prekeys {count}`, `redeliver`, `false-bundles {on}`, `unlink` |
+//! | `POST /phones/{phone}/migrate` | its 1:1 chats are LID-addressed from now on, companions told |
+//! | `POST /phones/{phone}/faults {fault, device?, …}` | `drop`, `freeze`, `stream-error {code?, conflict?}`, `failure {reason}`, `replaced`, `delay {ms}`, `lose-receipts {on}`, `lose-answers {on}`, `low-prekeys {count}`, `redeliver`, `false-bundles {on}`, `unlink` |
 //! | `POST /groups {creator, subject, participants, addressingMode?}` | makes a group |
 //! | `POST /groups/{group}/{add,remove,promote,demote} {actor, participant}` | changes a member |
 //! | `POST /options {lowPrekeys?, requireTokens?, aggregateReceipts?, answerDeadlineMs?, chain?}` | behaviour of the service; `chain`: `none`, `wrong-root`, `forged-leaf`, `other-key`, `expired`, `wrong-serial`, `missing-leaf`, `missing-intermediate` |
@@ -30,7 +31,7 @@ use serde_json::{Value, json};
 
 use super::{
     link::ChainLie,
-    phone::{LinkLie, LinkState, Phone},
+    phone::{LinkLie, LinkState, Phone, PhoneCtx},
     server::{Shared, lock},
     service::{DeviceRef, Fault, MemberChange},
     world::{NewPhone, SandboxError},
@@ -94,8 +95,11 @@ impl Control {
             ("GET", ["phones", phone, "messages"]) => self.messages(phone, request),
             ("POST", ["phones", phone, "read"]) => self.read(phone, request),
             ("POST", ["phones", phone, "unlink"]) => self.unlink(phone, request),
-            ("POST", ["phones", phone, "forget-sessions"]) => self.forget_sessions(phone),
-            ("POST", ["phones", phone, "reinstall"]) => self.reinstall(phone),
+            ("POST", ["phones", phone, "forget-sessions"]) => {
+                self.on_phone(phone, |phone, _| phone.forget_sessions())
+            }
+            ("POST", ["phones", phone, "reinstall"]) => self.on_phone(phone, Phone::reinstall),
+            ("POST", ["phones", phone, "migrate"]) => self.on_phone(phone, Phone::migrate),
             ("POST", ["phones", phone, "faults"]) => self.fault(phone, request),
             ("POST", ["groups"]) => self.create_group(request),
             ("POST", ["groups", group, change @ ("add" | "remove" | "promote" | "demote")]) => {
@@ -297,16 +301,9 @@ impl Control {
         Ok(json!({ "device": device.device }))
     }
 
-    fn forget_sessions(&self, phone: &str) -> Answer {
-        self.shared.phone(phone, |phone, _| {
-            phone.forget_sessions();
-            Ok(json!({}))
-        })
-    }
-
-    fn reinstall(&self, phone: &str) -> Answer {
+    fn on_phone(&self, phone: &str, act: impl FnOnce(&mut Phone, &mut PhoneCtx<'_>)) -> Answer {
         self.shared.phone(phone, |phone, ctx| {
-            phone.reinstall(ctx);
+            act(phone, ctx);
             Ok(json!({}))
         })
     }

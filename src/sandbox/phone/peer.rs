@@ -9,7 +9,8 @@ use crate::{
         binary::Node,
         jid::Jid,
         proto::{
-            Message, MessageKey, PeerDataOperationRequestMessage, PeerDataOperationRequestResponseMessage,
+            LidMigrationMapping, LidMigrationMappingSyncMessage, LidMigrationMappingSyncPayload, Message,
+            MessageKey, PeerDataOperationRequestMessage, PeerDataOperationRequestResponseMessage,
             ProtocolMessage, WebMessageInfo,
             peer_data_operation_request_response_message::{
                 PeerDataOperationResult, peer_data_operation_result::PlaceholderMessageResendResponse,
@@ -36,6 +37,41 @@ impl Phone {
         if let Some(request) = &message.peer_data_operation_request_message {
             self.resend_placeholders(sender.device, id, request, ctx);
         }
+    }
+
+    /// 1:1 chats are LID-addressed from now on: the service and the companions are told.
+    pub fn migrate(&mut self, ctx: &mut PhoneCtx<'_>) {
+        ctx.directory.migrate(self.account);
+        let mut chats: Vec<Jid> = vec![self.pn.clone()];
+        for message in &self.messages {
+            let chat = message.chat.parse::<Jid>().ok().filter(|chat| chat.is_pn() && !chats.contains(chat));
+            chats.extend(chat);
+        }
+        let mappings = chats.iter().filter_map(|chat| {
+            let lid = ctx.directory.to_lid(chat).user.parse().ok();
+            Some(LidMigrationMapping {
+                pn: Some(chat.user.parse().ok()?),
+                assigned_lid: lid,
+                latest_lid: lid,
+            })
+        });
+        let payload = LidMigrationMappingSyncPayload {
+            pn_to_lid_mappings: mappings.collect(),
+            chat_db_migration_timestamp: Some(ctx.now.unix_s()),
+        };
+        let encoded = Some(payload.encode_to_vec());
+        let message = ProtocolMessage {
+            r#type: Some(LID_MIGRATION_MAPPING_SYNC),
+            lid_migration_mapping_sync_message: Some(LidMigrationMappingSyncMessage {
+                encoded_mapping_payload: encoded,
+            }),
+            ..ProtocolMessage::default()
+        };
+        // Told in the old namespace: that is the one companions still expect.
+        for device in self.companions.keys().copied().collect::<Vec<_>>() {
+            self.send_peer(device, message.clone(), ctx);
+        }
+        self.lid_migrated = true;
     }
 
     /// A companion could not decrypt a message and asks its phone for the content.
@@ -105,4 +141,5 @@ fn placeholder(message: &PhoneMessage) -> PeerDataOperationResult {
     }
 }
 
+const LID_MIGRATION_MAPPING_SYNC: i32 = 22;
 const PEER_DATA_OPERATION_REQUEST_RESPONSE: i32 = 17;

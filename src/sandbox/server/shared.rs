@@ -282,6 +282,10 @@ impl Directory for SharedDirectory<'_> {
         self.0.service(None, |service| service.publish(account, keys));
     }
 
+    fn migrate(&mut self, account: u32) {
+        self.0.service(None, |service| service.migrate(account));
+    }
+
     fn reinstall(&mut self, account: u32, keys: PublishedKeys, now: Now) {
         self.0.service(None, |service| Directory::reinstall(service, account, keys, now));
     }

@@ -43,6 +43,7 @@ pub(super) struct Conn {
     pub(super) frozen: bool,
     pub(super) delay: Duration,
     pub(super) lose_receipts: bool,
+    pub(super) lose_answers: bool,
     delayed: VecDeque<(Duration, Arc<Node>)>,
     /// Messages acknowledged without error on this connection.
     pub(super) acked: HashSet<String>,
@@ -63,13 +64,15 @@ impl Conn {
             frozen: false,
             delay: Duration::ZERO,
             lose_receipts: false,
+            lose_answers: false,
             delayed: VecDeque::new(),
             acked: HashSet::new(),
         }
     }
 
-    pub(super) fn is_frozen(&self) -> bool {
-        self.frozen
+    /// Whether a fault makes this stanza of the client vanish.
+    pub(super) fn loses(&self, node: &Node) -> bool {
+        self.frozen || self.lose_answers && matches!(&*node.tag, "receipt" | "ack")
     }
 }
 

@@ -282,6 +282,8 @@ impl Service {
             self.violate(conn, now, "unanswered", detail, &node);
         }
         for (device, conn) in impatient {
+            let detail = "the announced queue was not pulled to its end";
+            self.violate(conn, now, "offline-not-pulled", detail, &Node::new("offline_preview"));
             self.drain_offline(device, conn, now);
         }
     }

@@ -36,6 +36,8 @@ pub trait Directory {
     fn own_prekeys(&mut self, account: u32) -> usize;
     /// Publishes more of them.
     fn publish(&mut self, account: u32, keys: Vec<(u32, PublicKey)>);
+    /// The account's 1:1 chats are LID-addressed from now on.
+    fn migrate(&mut self, account: u32);
     /// A phone was reinstalled: new keys, no companions, and everybody who knows the account is told.
     fn reinstall(&mut self, account: u32, keys: PublishedKeys, now: Now);
     /// Hands in a stanza of a phone.
@@ -97,6 +99,10 @@ impl Directory for Service {
 
     fn publish(&mut self, account: u32, keys: Vec<(u32, PublicKey)>) {
         self.publish_phone_prekeys(account, keys);
+    }
+
+    fn migrate(&mut self, account: u32) {
+        self.account_mut(account).lid_migrated = true;
     }
 
     fn reinstall(&mut self, account: u32, keys: PublishedKeys, now: Now) {

@@ -42,6 +42,11 @@ pub enum Fault {
         /// Start or end.
         on: bool,
     },
+    /// Receipts and acks of this device vanish on the way: what they answered comes again at its next login.
+    LoseAnswers {
+        /// Start or end.
+        on: bool,
+    },
     /// Only this many one-time prekeys remain, and the device is told.
     LowPrekeys {
         /// How many.
@@ -119,12 +124,13 @@ impl Service {
                     self.send_shared(conn, node, now);
                 }
             }
-            Fault::Freeze | Fault::Delay { .. } | Fault::LoseReceipts { .. } => {
+            Fault::Freeze | Fault::Delay { .. } | Fault::LoseReceipts { .. } | Fault::LoseAnswers { .. } => {
                 let Some(state) = self.conns.get_mut(&conn) else { return };
                 match fault {
                     Fault::Freeze => state.frozen = true,
                     Fault::Delay { ms } => state.delay = Duration::from_millis(*ms),
                     Fault::LoseReceipts { on } => state.lose_receipts = *on,
+                    Fault::LoseAnswers { on } => state.lose_answers = *on,
                     _ => {}
                 }
             }

@@ -38,6 +38,10 @@ impl Service {
                 let answer = self.app_state(device, iq);
                 self.send_opt(conn, answer, now);
             }
+            "abt" => {
+                let answer = self.props(device, iq);
+                self.send_opt(conn, answer, now);
+            }
             xmlns => {
                 let answer = simple_answer(xmlns, iq, now);
                 self.send_opt(conn, answer, now);
@@ -54,6 +58,21 @@ impl Service {
         if let Some(conn) = conn {
             self.set_active(device, conn, active, now);
         }
+    }
+
+    /// AB props: what this account's clients may and must do.
+    fn props(&self, device: DeviceRef, iq: &Node) -> Node {
+        let migrated = self.account(device.account).lid_migrated;
+        let values = [(LID_MIGRATED, migrated), (TOKENS_ON_1_TO_1, self.options.require_tokens)];
+        let props = values.map(|(code, on)| {
+            Node::new("prop").attr("config_code", code).attr("config_value", if on { "1" } else { "0" })
+        });
+        let node = Node::new("props")
+            .attr("hash", format!("{}{}", u8::from(migrated), u8::from(self.options.require_tokens)))
+            .attr("refresh", "86400")
+            .attr("refresh_id", "1")
+            .nodes(props);
+        result(iq).child(node)
     }
 
     /// App-state collections are empty; patches are counted, and not kept.
@@ -73,16 +92,17 @@ impl Service {
     }
 }
 
+/// `lid_one_on_one_migration_enabled`. Seen: whatsapp-rust `wacore/src/iq/abprops.rs` @1489b7da.
+const LID_MIGRATED: &str = "9435";
+
+/// `privacy_token_sending_on_all_1_on_1_messages`.
+const TOKENS_ON_1_TO_1: &str = "10518";
+
 /// Answers that depend on nothing.
 fn simple_answer(xmlns: &str, iq: &Node, now: Now) -> Node {
     let set = iq.has("type", "set");
     match xmlns {
         "w:p" => result(iq).attr("t", now.unix_s().to_string()),
-        "abt" => {
-            let props =
-                Node::new("props").attr("hash", "sandbox").attr("refresh", "86400").attr("refresh_id", "1");
-            result(iq).child(props)
-        }
         "blocklist" if !set => result(iq).child(Node::new("list")),
         "privacy" if !set => result(iq).child(privacy()),
         "w:m" => result(iq).child(media_conn()),

@@ -161,7 +161,7 @@ impl Service {
     pub fn handle_node(&mut self, conn: ConnId, node: Node, now: Now) {
         let Some(state) = self.conns.get_mut(&conn) else { return };
         state.last_rx = now.mono;
-        if state.is_frozen() {
+        if state.loses(&node) {
             return;
         }
         match state.device {

@@ -141,6 +141,67 @@ fn a_client_that_never_pulls_gets_its_queue_after_a_while() {
     assert!(bench.got(anna.conn, "message").is_empty());
     bench.pass(Duration::from_secs(15));
     assert_eq!(bench.got(anna.conn, "message").len(), 1);
+    assert_eq!(bench.rules(), ["offline-not-pulled"]);
+}
+
+#[test]
+fn what_was_answered_in_vain_comes_again() {
+    let mut bench = bench();
+    let mut anna = bench.companion(ANNA);
+    bench.service.inject(0, anna.pn.device, &Fault::LoseAnswers { on: true }, bench.now).unwrap();
+    let id = bench.phone(BERT, |phone, ctx| phone.send_text(ANNA, "hello", ctx)).unwrap();
+    bench.answer_all(&anna);
+    bench.service.disconnected(anna.conn);
+    bench.log_in(&mut anna, false);
+    bench.send(anna.conn, Node::new("ib").child(Node::new("offline_batch").attr("count", "10")));
+    let again = bench.got(anna.conn, "message").remove(0);
+    assert_eq!(again.get("id").as_deref(), Some(&*id));
+}
+
+#[test]
+fn a_reinstalled_phone_has_a_new_identity_and_no_companions() {
+    let mut bench = bench();
+    let mut anna = bench.companion(ANNA);
+    let bert = bench.companion(BERT);
+    // Bert's companion knows Anna's devices.
+    bench.service.account_mut(0).watchers.insert(1);
+    let phone = bench.service.device_of(&anna.lid.to_user()).unwrap();
+    let before = bench.service.take_bundle(phone, bench.now).unwrap();
+    bench
+        .phone(ANNA, |phone, ctx| {
+            phone.reinstall(ctx);
+            Ok(())
+        })
+        .unwrap();
+    let after = bench.service.take_bundle(phone, bench.now).unwrap();
+    assert_ne!(before.identity, after.identity);
+    assert!(after.verify().is_ok());
+    let told = bench.got(bert.conn, "notification");
+    assert!(told.iter().any(|node| node.has("type", "encrypt") && node.find("identity").is_some()));
+    assert!(bench.got(anna.conn, "stream:error")[0].has("code", "401"));
+    bench.log_in(&mut anna, false);
+    assert_eq!(bench.got(anna.conn, "failure").len(), 1);
+}
+
+#[test]
+fn an_account_migrates_while_a_companion_is_linked() {
+    let mut bench = Bench::new();
+    bench.add(NewPhone::number(ANNA).not_migrated());
+    bench.add(NewPhone::number(BERT));
+    let anna = bench.companion(ANNA);
+    bench
+        .phone(ANNA, |phone, ctx| {
+            phone.migrate(ctx);
+            Ok(())
+        })
+        .unwrap();
+    let told = bench.got(anna.conn, "message").remove(0);
+    assert!(told.has("category", "peer"));
+    bench.send(anna.conn, answer(&told));
+    let (to, own) = (Jid::lid("100000000000002"), anna.lid.to_user());
+    bench.send(anna.conn, dm("M1", &to, [copy(&to, "msg", b"x"), copy(&own, "msg", b"x")]));
+    assert!(bench.got(anna.conn, "ack")[0].value("error").is_none());
+    assert!(bench.rules().is_empty(), "{:?}", bench.rules());
 }
 
 #[test]
