@@ -75,29 +75,31 @@ fn cost_of_messages() {
             .collect();
         (fields[0] + fields[1]) as f64 / 100.0
     };
-    let run = |name: &str, batches: fn(u64) -> Vec<Vec<Write>>| {
-        let (acks, listener) = Acks::new();
+    let run = |name: &str, in_flight: usize, batches: fn(u64) -> Vec<Vec<Write>>| {
         let (cpu_before, before) = (cpu(), Instant::now());
-        let mut sent = 0usize;
-        for round in 0..ROUNDS {
+        std::thread::scope(|scope| {
             for key in &keys {
-                for writes in batches(round) {
-                    store.submit(*key, Batch { number: 0, writes }, &listener).unwrap();
-                    sent += 1;
-                }
+                let store = &store;
+                scope.spawn(move || {
+                    let (acks, listener) = Acks::new();
+                    let mut sent = 0usize;
+                    for writes in (0..ROUNDS).flat_map(batches) {
+                        store.submit(*key, Batch { number: 0, writes }, &listener).unwrap();
+                        sent += 1;
+                        acks.wait_for(sent.saturating_sub(in_flight));
+                    }
+                    acks.wait_for(sent);
+                });
             }
-            // About as many in flight as ten busy sessions keep.
-            acks.wait_for(sent.saturating_sub(40));
-        }
-        acks.wait_for(sent);
+        });
         let messages = (SESSIONS * ROUNDS) as f64;
         println!(
-            "{name}: {:.1} us CPU, {:.1} us wall per message",
+            "{name}, {in_flight} in flight per session: {:.1} us CPU, {:.1} us wall per message",
             (cpu() - cpu_before) * 1e6 / messages,
             before.elapsed().as_secs_f64() * 1e6 / messages
         );
     };
-    run("outgoing", |round| {
+    run("outgoing", 6, |round| {
         let id = format!("3EB0{round:016X}");
         let mut record = message(&format!("62812{:06}", round % 50), &id, 1_700_000_000 + round / 500);
         (record.from_me, record.status) = (true, MessageStatus::Pending);
@@ -119,7 +121,7 @@ fn cost_of_messages() {
         }));
         vec![vec![Write::Message(Box::new(record))], vec![status, told]]
     });
-    run("incoming", |round| {
+    run("incoming", 50, |round| {
         let record = message(
             &format!("62812{:06}", round % 50),
             &format!("AC{round:018X}"),

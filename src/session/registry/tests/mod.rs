@@ -1,5 +1,7 @@
 //! Sessions against the sandbox: real threads, sockets, TLS, store and engine.
 
+mod measure;
+
 use serde_json::{Value, json};
 
 use super::*;
