@@ -126,8 +126,12 @@ impl SessionHandle {
     /// Hands a command to the session.
     ///
     /// # Errors
-    /// [`SessionError::NotConnected`] when no thread runs, [`SessionError::Busy`] when too many commands wait.
+    /// [`SessionError::Store`] while the store refuses writes, [`SessionError::NotConnected`] when no thread runs,
+    /// [`SessionError::Busy`] when too many commands wait.
     pub fn command(&self, command: Command) -> Result<PendingReply, SessionError> {
+        if let Some(error) = self.session.common.store.health() {
+            return Err(error.into());
+        }
         let mailbox = match &self.control().running {
             Some(running) if running.is_alive() => running.mailbox.clone(),
             _ => return Err(SessionError::NotConnected),

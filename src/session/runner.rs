@@ -259,7 +259,8 @@ impl<'a> Runner<'a> {
         }
         self.pipeline.submitted(number);
         for output in told {
-            debug_assert!(self.pipeline.pass(output).is_none(), "a batch is in front of it");
+            let free = self.pipeline.pass(output);
+            debug_assert!(free.is_none(), "a batch is in front of it");
         }
         Ok(())
     }

@@ -160,10 +160,7 @@ impl Applier<'_> {
                 Ok(Outcome::Done)
             }
             Op::Release { session, key } => {
-                self.run(
-                    "DELETE FROM idempotency WHERE session = ?1 AND key = ?2 AND status IS NULL",
-                    params![session.0, key],
-                )?;
+                self.run("DELETE FROM idempotency WHERE session = ?1 AND key = ?2", params![session.0, key])?;
                 Ok(Outcome::Done)
             }
             Op::Update { session, patch, event } => {

@@ -201,7 +201,8 @@ impl LocalStore {
         self.call(Op::Answer { session, key: key.into(), answer }).map(drop)
     }
 
-    /// Gives a claimed key back: the request failed before anything left, so it may be tried again.
+    /// Forgets a key, answered or not: the request failed before anything left and may be tried again, or its answer
+    /// is too old for the caller.
     ///
     /// # Errors
     /// [`StoreError`] when it could not be made durable.
