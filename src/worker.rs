@@ -5,10 +5,12 @@
 //! | `main` | `main.rs` | the channel of reasons to stop | – | system |
 //! | `signals` | `main.rs` | SIGTERM, SIGINT | process exit | 64 KiB |
 //! | `api-door` | `api::front_door` | `epoll`: every API connection | [`Worker::stop`] | 256 KiB |
-//! | `api-0` … (`api-r0` … for peers that are not local) | `api::http` | the next request; then WhatsApp's ack (20 s), a QR (20 s), an event (60 s) | [`Worker::stop`], left behind after its deadline | 512 KiB |
+//! | `api-0` … (`api-r0` … for peers that are not local, `api-x0` … for `/health`) | `api::http` | the next request; then WhatsApp's ack (20 s), a QR (20 s), an event (60 s) | [`Worker::stop`], left behind after its deadline | 512 KiB |
 //! | tiny_http's own, one per thread above and one per lane | `tiny_http` | an internal Unix socket | end with the door | system |
-//! | `store` | `storage::local` | its queue, the disk | last clone of the store | see there |
-//! | `wa-<id>`, one per connected session | `session` | `poll`: socket and inbox | [`Worker::stop`] | see there |
+//! | `store` | `storage::local` | its queue, the disk | the last clone of the store, dropped | system |
+//! | `wa-<id>`, one per session that is not at rest | `session` | `poll`: its socket and its inbox; the disk through the store's answers | [`Worker::stop`] | 1 MiB virtual, few pages touched |
+//! | `dial-<id>`, for moments | `session` | connect, TLS and websocket handshake, each with a deadline | end by themselves | see `session::desk` |
+//! | `sbx-…`, only with `--sandbox` | `sandbox` | see there | [`Sandboxed::stop`] | see there |
 //!
 //! Stop order: the API stops accepting and lets requests under way finish, sessions say goodbye and write exact
 //! counters, the store writes its queue. Each step has a deadline; their sum is [`STOP_DEADLINE`].
@@ -124,6 +126,7 @@ fn session_settings(config: &Config) -> SessionSettings {
 fn http_options(config: &Config, on_failure: impl Fn() + Send + Sync + 'static) -> HttpOptions {
     HttpOptions {
         threads: config.http.threads,
+        express: &["/health"],
         max_connections: config.http.max_connections,
         max_connections_per_address: config.http.max_connections_per_address,
         max_body_bytes: config.http.max_body_bytes,

@@ -1,5 +1,7 @@
 //! Linking and sending through the REST API, with a simulated WhatsApp behind it.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod api_support;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! The HTTP server under attack, through its public face: every weakness of a bare tiny_http, shown not to be one.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
@@ -363,6 +365,32 @@ fn requests_beyond_the_handlers_wait_their_turn() {
         release.send(()).unwrap();
     }
     for client in &mut clients {
+        assert_eq!(read_answer(client).unwrap().0, 200);
+    }
+}
+
+#[test]
+fn an_express_path_is_answered_while_every_handler_is_busy() {
+    let (release, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let handler = move |request: Request| {
+        if request.path() != ["health"] {
+            gate.lock().unwrap().recv().unwrap();
+        }
+        Response::text(200, "done")
+    };
+    let options = HttpOptions { threads: 2, express: &["/health"], ..options() };
+    let server = HttpServer::start(options, Arc::new(handler)).unwrap();
+    let mut busy: Vec<TcpStream> = (0..6).map(|_| connect(server.local_addr())).collect();
+    for client in &mut busy {
+        client.write_all(b"GET /wait HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    }
+    for target in ["/health", "/health?x=1"] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert_eq!(exchange(server.local_addr(), request.as_bytes()).0, 200);
+    }
+    busy.iter().for_each(|_| release.send(()).unwrap());
+    for client in &mut busy {
         assert_eq!(read_answer(client).unwrap().0, 200);
     }
 }

@@ -1,5 +1,7 @@
 //! The REST contract over a real HTTP server, registry and store: the guide's seven routes, ours, and bad input.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod api_support;
 
 use std::time::{Duration, Instant};
@@ -289,7 +291,7 @@ fn events_come_in_order_and_a_long_poll_ends_with_the_first_new_one() {
 }
 
 #[test]
-fn long_polls_never_take_the_last_threads() {
+fn long_polls_never_take_more_than_half_of_the_threads() {
     let worker = worker(|api| api.threads = 10);
     worker.create("a");
     let address = worker.http.local_addr();
@@ -303,7 +305,7 @@ fn long_polls_never_take_the_last_threads() {
     assert_eq!(worker.get("/health").status, 200);
     let mut statuses: Vec<u16> = polls.into_iter().map(|poll| poll.join().unwrap()).collect();
     statuses.sort_unstable();
-    assert_eq!(statuses, [200, 200, 503, 503, 503, 503], "ten threads, eight of them kept");
+    assert_eq!(statuses, [200, 200, 200, 200, 200, 503]);
 }
 
 #[test]

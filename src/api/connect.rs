@@ -39,7 +39,6 @@ struct Connected<'a> {
 pub(super) fn connect(api: &Api, id: &str, request: &Request) -> Answer {
     let fields = Fields::of(request)?;
     let session = api.session(id)?;
-    let _permit = api.waiting.take()?;
     session.connect()?;
     let response = outcome(api, id, &session)?;
     Ok(note_unknown(response, &fields, id))
@@ -49,7 +48,6 @@ pub(super) fn connect(api: &Api, id: &str, request: &Request) -> Answer {
 pub(super) fn restart(api: &Api, id: &str, request: &Request) -> Answer {
     Fields::of(request)?.refuse_unknown()?;
     let session = api.session(id)?;
-    let _permit = api.waiting.take()?;
     session.restart()?;
     outcome(api, id, &session)
 }
@@ -65,7 +63,7 @@ pub(super) fn pair_code(api: &Api, id: &str, request: &Request) -> Answer {
         return Err(ApiError::new(409, "WRONG_STATE", "the session is linked already"));
     }
     session.connect()?;
-    let snapshot = wait_for_link(api, &session);
+    let snapshot = wait_for_link(api, &session, api.settings.connect_wait);
     if snapshot.status != SessionStatus::QrRequired {
         let message = snapshot.error.unwrap_or_else(|| "the session is not ready to be linked".to_owned());
         return Err(
@@ -87,7 +85,10 @@ pub(super) fn pair_code(api: &Api, id: &str, request: &Request) -> Answer {
 }
 
 fn outcome(api: &Api, id: &str, session: &SessionHandle) -> Answer {
-    let snapshot = wait_for_link(api, session);
+    // With too many waiting already, this one is told `connecting` and finds the QR by asking for it.
+    let permit = api.waiting.take();
+    let patience = if permit.is_ok() { api.settings.connect_wait } else { Duration::ZERO };
+    let snapshot = wait_for_link(api, session, patience);
     let qr_code = snapshot.qr.as_ref().map(|qr| data_url(&qr.text)).transpose()?;
     Ok(ok(&Connected {
         session_id: id,
@@ -105,8 +106,8 @@ fn outcome(api: &Api, id: &str, session: &SessionHandle) -> Answer {
 }
 
 /// Until there is something to show, or nothing more to wait for.
-fn wait_for_link(api: &Api, session: &SessionHandle) -> SessionSnapshot {
-    session.wait_until(api.settings.connect_wait, |snapshot| match snapshot.status {
+fn wait_for_link(api: &Api, session: &SessionHandle, patience: Duration) -> SessionSnapshot {
+    session.wait_until(patience, |snapshot| match snapshot.status {
         SessionStatus::QrRequired => snapshot.qr.is_some(),
         SessionStatus::Connecting | SessionStatus::Reconnecting => api.is_stopping(),
         SessionStatus::Disconnected

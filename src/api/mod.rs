@@ -85,7 +85,7 @@ pub struct Api {
     auth: Auth,
     settings: ApiSettings,
     in_flight: InFlight,
-    /// Handler threads that may wait for WhatsApp or for events at one time.
+    /// Handler threads that may wait for a QR or for events at one time; sends always find others.
     waiting: Permits,
     stopping: AtomicBool,
     started: Instant,
@@ -98,7 +98,7 @@ impl Api {
     pub fn new(registry: Registry, settings: ApiSettings) -> Arc<Self> {
         Arc::new(Self {
             auth: Auth::new(settings.auth, settings.token.clone()),
-            waiting: Permits::new(settings.threads.saturating_sub(KEPT_THREADS).max(1)),
+            waiting: Permits::new((settings.threads / 2).max(1)),
             registry,
             settings,
             in_flight: InFlight::default(),
@@ -196,9 +196,6 @@ const CONNECT_WAIT: Duration = Duration::from_secs(20);
 
 /// A send answers after this time at the latest.
 const SEND_WAIT: Duration = Duration::from_secs(20);
-
-/// Threads that never wait, so that `/health` is answered whatever WhatsApp does.
-const KEPT_THREADS: usize = 8;
 
 /// Longest list of unknown fields told.
 const MAX_UNKNOWN_BYTES: usize = 200;

@@ -1,4 +1,4 @@
-//! A bound on how many handler threads wait at one time.
+//! A bound on how many handler threads wait for people at one time.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -160,7 +160,7 @@ impl From<CommandError> for ApiError {
 fn refused(code: u16, message: String) -> ApiError {
     let (status, word) = match code {
         401 | 403 => (403, "WHATSAPP_FORBIDDEN"),
-        404 | 405 | 406 => (422, "RECIPIENT_REFUSED"),
+        404..=406 => (422, "RECIPIENT_REFUSED"),
         463 => (422, "RECIPIENT_RESTRICTED"),
         429 => (429, "RATE_LIMITED"),
         _ => (422, "WHATSAPP_REFUSED"),

@@ -41,7 +41,6 @@ pub(super) fn send(api: &Api, id: &str, request: &Request) -> Answer {
     let mut fields = Fields::of(request)?;
     let outgoing = read(&mut fields)?;
     let session = api.session(id)?;
-    let _permit = api.waiting.take()?;
     let response = match idempotency::key_of(request, api.settings.send_dedupe_window)? {
         None => transmit(api, &session, outgoing, &new_message_id())?,
         Some(key) => match idempotency::claim(api, &session, key, request)? {

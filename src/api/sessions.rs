@@ -116,7 +116,6 @@ pub(super) fn status(api: &Api, id: &str) -> Answer {
 /// `DELETE /session/{id}`: unlinks the device and removes everything stored under exactly this id.
 pub(super) fn delete(api: &Api, id: &str) -> Answer {
     check_id("sessionId", id)?;
-    let _permit = api.waiting.take()?;
     api.registry.delete(id)?;
     let body = serde_json::json!({ "success": true, "message": "Session deleted successfully" });
     Ok(Response::json(200, &body))
@@ -126,7 +125,6 @@ pub(super) fn delete(api: &Api, id: &str) -> Answer {
 pub(super) fn disconnect(api: &Api, id: &str, request: &Request) -> Answer {
     Fields::of(request)?.refuse_unknown()?;
     let session = api.session(id)?;
-    let _permit = api.waiting.take()?;
     session.disconnect()?;
     let status = session.snapshot().status.as_str();
     Ok(ok(&Changed { session_id: id, status, message: "Session disconnected; the pairing is kept" }))
@@ -136,7 +134,6 @@ pub(super) fn disconnect(api: &Api, id: &str, request: &Request) -> Answer {
 pub(super) fn logout(api: &Api, id: &str, request: &Request) -> Answer {
     Fields::of(request)?.refuse_unknown()?;
     let session = api.session(id)?;
-    let _permit = api.waiting.take()?;
     session.logout()?;
     let status = session.snapshot().status.as_str();
     Ok(ok(&Changed { session_id: id, status, message: "Session logged out; connect links it anew" }))

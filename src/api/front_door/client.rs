@@ -63,6 +63,8 @@ pub(super) struct Client {
     pub(super) address: IpAddr,
     /// Which Unix socket its requests go to.
     pub(super) lane: usize,
+    /// Which one the current request goes to: the same, or the express lane.
+    pub(super) request_lane: usize,
     pub(super) phase: Phase,
     /// Received and not yet used.
     pub(super) input: Vec<u8>,
@@ -98,6 +100,7 @@ impl Client {
             stream,
             address,
             lane,
+            request_lane: lane,
             phase: Phase::Head { scanned: 0 },
             input: Vec::new(),
             request: Incoming::default(),

@@ -49,6 +49,8 @@ pub(in crate::api) struct Door {
     pub(super) limits: Limits,
     pub(super) acceptor: Acceptor,
     pub(super) lanes: Vec<Lane>,
+    /// The express lane, behind the lanes of the peers.
+    pub(super) express: usize,
     pub(super) clients: Slots<Client>,
     pub(super) upstreams: Slots<Upstream>,
     /// Connections to tiny_http without a request, by lane.
@@ -71,8 +73,8 @@ pub(in crate::api) struct Door {
 }
 
 impl Door {
-    /// Prepares a front door on a bound listener with one lane for loopback and one for other peers. Connects to
-    /// tiny_http, so its side must be running.
+    /// Prepares a front door on a bound listener. `lanes`: the one for loopback, the one for other peers (when there
+    /// can be others), the express lane. Connects to tiny_http, so its side must be running.
     ///
     /// # Errors
     /// Whatever the system says when sockets or `epoll` cannot be had.
@@ -90,6 +92,7 @@ impl Door {
             upstreams: Slots::new(),
             idle: lanes.iter().map(|_| Vec::new()).collect(),
             waiting: lanes.iter().map(|_| VecDeque::new()).collect(),
+            express: lanes.len() - 1,
             lanes,
             per_address: HashMap::new(),
             buffered: 0,
@@ -259,7 +262,7 @@ impl Door {
                 let _ = self.pump(upstream);
             }
             Phase::Queued => {
-                if let Some(waiting) = self.waiting.get_mut(client.lane) {
+                if let Some(waiting) = self.waiting.get_mut(client.request_lane) {
                     waiting.retain(|other| *other != token);
                 }
             }

@@ -80,6 +80,12 @@ pub(super) fn check(bytes: &[u8], max_body_bytes: usize) -> Result<Head, Refusal
     })
 }
 
+/// Whether a forwarded head asks for this path, with or without a query.
+pub(super) fn is_for(forward: &[u8], path: &str) -> bool {
+    let target = forward.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+    target.strip_prefix(path.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"?"))
+}
+
 /// Ends a forwarded head once the body's length is known.
 pub(super) fn finish_forward(forward: &mut Vec<u8>, body_len: usize) {
     if body_len > 0 {
@@ -286,6 +292,13 @@ mod tests {
             String::from_utf8(forward).unwrap(),
             "POST /a?b=c HTTP/1.1\r\nHost: h\r\nX-A: 1\r\nContent-Length: 7\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn the_path_of_a_forwarded_head_is_known() {
+        let head = check_text("GET /health?x=1 HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        assert!(is_for(&head.forward, "/health"));
+        assert!(!is_for(&head.forward, "/heal") && !is_for(&head.forward, "/health/a"));
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! buffering more than [`RESPONSE_HIGH_WATER`] for a slow reader.
 //!
 //! Requests of loopback peers and of other peers use different Unix sockets ("lanes"), so that what stands behind
-//! can tell them apart without trusting a header.
+//! can tell them apart without trusting a header. A third one, the express lane, keeps a few handlers free for
+//! paths like `/health`, which must be answered however many requests wait for WhatsApp.
 //!
 //! It knows nothing of routes or sessions. TLS for the API will end here as well, when it comes: between
 //! [`client`]'s socket calls and its buffers.
@@ -34,6 +35,8 @@ pub(in crate::api) use upstream::PROBE_TARGET;
 /// What the front door accepts.
 #[derive(Debug, Clone)]
 pub(in crate::api) struct Limits {
+    /// Paths answered at once by handlers, whose requests never queue behind others.
+    pub(in crate::api) express: &'static [&'static str],
     /// Open connections in total.
     pub(in crate::api) max_connections: usize,
     /// Open connections of one remote address (one /64 in IPv6). Loopback is only bound by the total.

@@ -146,6 +146,8 @@ impl Door {
         };
         let Head { framing, keep_alive, is_head, expects_continue, forward } = head;
         client.close_after |= !keep_alive;
+        let is_express = self.limits.express.iter().any(|path| head::is_for(&forward, path));
+        client.request_lane = if is_express { self.express } else { client.lane };
         client.request = Incoming { head: forward, body: Vec::new(), is_head };
         let reader = match framing {
             Framing::Empty => {
@@ -221,7 +223,7 @@ impl Door {
         head::finish_forward(&mut client.request.head, body_len);
         client.phase = Phase::Queued;
         client.deadline = self.now + self.limits.queue_timeout;
-        let (lane, deadline) = (client.lane, client.deadline);
+        let (lane, deadline) = (client.request_lane, client.deadline);
         self.note_deadline(deadline);
         self.waiting[lane].push_back(token);
         self.dispatch(lane);
@@ -362,7 +364,7 @@ impl Door {
     /// Answers from here and closes behind it.
     pub(super) fn refuse(&mut self, token: Token, refusal: &Refusal) {
         let Some(client) = self.clients.get_mut(token) else { return };
-        let (lane, was_queued) = (client.lane, matches!(client.phase, Phase::Queued));
+        let (lane, was_queued) = (client.request_lane, matches!(client.phase, Phase::Queued));
         debug!("refused: {} {}", refusal.status, refusal.message);
         client.output.extend_from_slice(&refusal.encode(client.request.is_head));
         client.phase = Phase::Closing;

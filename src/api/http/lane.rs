@@ -4,7 +4,7 @@ use std::{
     io,
     os::unix::net::UnixListener,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -21,7 +21,18 @@ use super::{
 };
 use crate::api::front_door::{Lane, PROBE_TARGET};
 
-/// One way from the front door to the handler: for loopback peers or for all others.
+/// Whose requests a lane carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LaneKind {
+    /// Of loopback peers.
+    Loopback,
+    /// Of all others.
+    Remote,
+    /// Of anybody, for the express paths.
+    Express,
+}
+
+/// One way from the front door to the handler.
 pub(super) struct HandlerLane {
     path: PathBuf,
     shared: Arc<Shared>,
@@ -40,21 +51,28 @@ struct Shared {
 impl HandlerLane {
     pub(super) fn start(
         name: &str,
-        path: PathBuf,
+        directory: &Path,
         threads: usize,
-        is_loopback: bool,
+        kind: LaneKind,
         handler: Handler,
         on_failure: Arc<dyn Fn() + Send + Sync>,
     ) -> io::Result<Self> {
+        let letter = match kind {
+            LaneKind::Loopback => "",
+            LaneKind::Remote => "r",
+            LaneKind::Express => "x",
+        };
+        let path = directory.join(format!("lane{letter}"));
         let listener = UnixListener::bind(&path)?;
         let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
         let stopping = AtomicBool::new(false);
+        let is_loopback = kind == LaneKind::Loopback;
         let shared = Arc::new(Shared { server, stopping, is_loopback, handler, on_failure });
         let mut lane = Self { path, shared, threads: Vec::with_capacity(threads) };
         for number in 0..threads {
             let shared = lane.shared.clone();
             let thread = thread::Builder::new()
-                .name(format!("{name}-{}{number}", if is_loopback { "" } else { "r" }))
+                .name(format!("{name}-{letter}{number}"))
                 .stack_size(HANDLER_STACK_BYTES)
                 .spawn(move || shared.serve())?;
             lane.threads.push(thread);

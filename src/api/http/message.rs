@@ -2,6 +2,9 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
+/// Path segments and query parameters of a request target.
+pub type Target = (Vec<String>, Vec<(String, String)>);
+
 /// One complete, checked request.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
@@ -24,7 +27,7 @@ impl Request {
     ///
     /// `None` when a percent escape is broken, is not UTF-8, or hides a `/` or a control character inside a segment.
     #[must_use]
-    pub fn split_target(target: &str) -> Option<(Vec<String>, Vec<(String, String)>)> {
+    pub fn split_target(target: &str) -> Option<Target> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let segments = path
             .split('/')

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    lane::HandlerLane,
+    lane::{HandlerLane, LaneKind},
     message::{Request, Response},
     private_dir::PrivateDir,
 };
@@ -30,6 +30,9 @@ pub struct HttpOptions {
     /// Handler threads, so requests answered at the same time. Once for loopback peers and once for others,
     /// when `bind` lets others in.
     pub threads: usize,
+    /// Paths that are answered even while every other thread is busy. Their handlers must not wait, and do not
+    /// learn whether the peer is local.
+    pub express: &'static [&'static str],
     /// Open connections in total. The one that was silent longest makes room for a new one.
     pub max_connections: usize,
     /// Open connections of one address that is not loopback.
@@ -58,6 +61,7 @@ impl HttpOptions {
             name,
             bind,
             threads: 64,
+            express: &[],
             max_connections: 1024,
             max_connections_per_address: 256,
             max_body_bytes: 1024 * 1024,
@@ -72,6 +76,7 @@ impl HttpOptions {
 
     fn limits(&self) -> Limits {
         Limits {
+            express: self.express,
             max_connections: self.max_connections.max(1),
             max_connections_per_address: self.max_connections_per_address.max(1),
             max_body_bytes: self.max_body_bytes,
@@ -126,15 +131,19 @@ impl HttpServer {
         let runtime_dir =
             PrivateDir::create(options.runtime_dir.as_deref()).map_err(HttpError::RuntimeDir)?;
         let on_failure = once(options.on_failure.clone());
-        let kinds: &[bool] = if bound.ip().to_canonical().is_loopback() { &[true] } else { &[true, false] };
+        let is_local = bound.ip().to_canonical().is_loopback();
+        let mut kinds = vec![LaneKind::Loopback];
+        kinds.extend((!is_local).then_some(LaneKind::Remote));
+        kinds.push(LaneKind::Express);
         let mut lanes = Vec::new();
-        for is_loopback in kinds {
-            let path = runtime_dir.path().join(if *is_loopback { "loopback" } else { "remote" });
+        for kind in kinds {
+            let threads = if kind == LaneKind::Express { EXPRESS_THREADS } else { options.threads.max(1) };
+            let directory = runtime_dir.path();
             let lane = HandlerLane::start(
                 options.name,
-                path,
-                options.threads.max(1),
-                *is_loopback,
+                directory,
+                threads,
+                kind,
                 handler.clone(),
                 on_failure.clone(),
             )
@@ -186,6 +195,9 @@ fn once(report: Arc<dyn Fn() + Send + Sync>) -> Arc<dyn Fn() + Send + Sync> {
 
 /// Bodies of the greatest allowed length that may be held at one time.
 const BODIES_AT_ONCE: usize = 64;
+
+/// Threads that only serve the express paths.
+const EXPRESS_THREADS: usize = 2;
 
 /// How long a complete request may wait for a free thread before 503.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(15);
