@@ -30,6 +30,8 @@ pub(super) struct DeviceQueue {
     known: HashSet<String>,
     /// `known` was emptied once; answers cannot be judged any more.
     forgetful: bool,
+    /// A fault made everything come twice.
+    redelivered: bool,
     phase: Phase,
 }
 
@@ -82,18 +84,20 @@ impl DeviceQueue {
         self.phase = phase;
     }
 
-    /// The stanza of this class and id that was sent and is not answered.
-    fn position(&self, class: &str, id: &str, to: Option<&Jid>, participant: Option<&Jid>) -> Option<u64> {
-        let candidates = self.by_id.get(id)?;
-        let of_class = |seq: &&u64| self.sent.get(seq).is_some_and(|sent| sent.node.tag == class);
-        let exact = |seq: &&u64| {
-            self.sent.get(seq).is_some_and(|sent| {
-                sent.node.jid("from").as_ref() == to
-                    && (participant.is_none() || sent.node.jid("participant").as_ref() == participant)
-            })
-        };
-        let mut of_this_class = candidates.iter().filter(of_class);
-        of_this_class.clone().find(exact).or_else(|| of_this_class.next()).copied()
+    /// The stanza of this class and id that was sent and is not answered: the one this answer fits, or else any.
+    fn position(&self, class: &str, id: &str, answer: &Node) -> Option<u64> {
+        let sent = |seq: &u64| self.sent.get(seq).map(|sent| &sent.node);
+        let of_class = |seq: &&u64| sent(seq).is_some_and(|node| node.tag == class);
+        let fits = |seq: &&u64| sent(seq).is_some_and(|node| mismatch(node, answer).is_none());
+        let is_exact = |seq: &&u64| sent(seq).is_some_and(|node| node.jid("from") == answer.jid("to"));
+        let mut candidates = self.by_id.get(id)?.iter().filter(of_class);
+        let mut fitting = candidates.clone().filter(fits);
+        let fitting = fitting.clone().find(is_exact).or_else(|| fitting.next());
+        // What was sent twice is answered twice, and then the second answer may fit nothing that is left.
+        if fitting.is_none() && self.redelivered {
+            return None;
+        }
+        fitting.or_else(|| candidates.next()).copied()
     }
 
     fn take(&mut self, seq: u64, id: &str) -> Option<Arc<Node>> {
@@ -109,8 +113,7 @@ impl DeviceQueue {
 
     /// Matches an ack or receipt with the stanza it answers.
     pub(super) fn answered(&mut self, class: &str, id: &str, answer: &Node) -> Answer {
-        let (to, participant) = (answer.jid("to"), answer.jid("participant"));
-        let Some(seq) = self.position(class, id, to.as_ref(), participant.as_ref()) else {
+        let Some(seq) = self.position(class, id, answer) else {
             return if self.forgetful || self.known.contains(id) { Answer::Again } else { Answer::Unknown };
         };
         let Some(node) = self.take(seq, id) else { return Answer::Unknown };
@@ -140,6 +143,7 @@ impl DeviceQueue {
 
     /// Sends everything unanswered once more on the live connection (a fault for tests).
     pub(super) fn redeliver(&mut self) -> Vec<Arc<Node>> {
+        self.redelivered = true;
         self.sent.values().map(|sent| sent.node.clone()).collect()
     }
 

@@ -3,15 +3,18 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::DeviceRef;
-use crate::whatsapp::{
-    binary::{Attrs, Content, Node},
-    jid::Jid,
+use crate::{
+    sandbox::world::ConnId,
+    whatsapp::{
+        binary::{Attrs, Content, Node},
+        jid::Jid,
+    },
 };
 
 /// Messages a device sent, to recognise resends.
 #[derive(Default)]
 pub(super) struct SentIds {
-    by_id: HashMap<String, Vec<DeviceRef>>,
+    by_id: HashMap<String, Vec<Asker>>,
     order: VecDeque<String>,
 }
 
@@ -35,24 +38,45 @@ impl SentIds {
 
     /// A device asks for the message again.
     pub(super) fn asked_again(&mut self, id: &str, by: DeviceRef) {
-        if let Some(askers) = self.by_id.get_mut(id)
-            && !askers.contains(&by)
-        {
-            askers.push(by);
+        let Some(askers) = self.by_id.get_mut(id) else { return };
+        match askers.iter_mut().find(|asker| asker.device == by) {
+            Some(asker) => asker.asked += 1,
+            None => askers.push(Asker { device: by, asked: 1, served: 0, total: 0, on: None }),
         }
     }
 
-    /// Whether this device asked for it; the question is answered by asking this.
-    pub(super) fn take_asker(&mut self, id: &str, by: DeviceRef) -> bool {
-        let Some(askers) = self.by_id.get_mut(id) else { return false };
-        let before = askers.len();
-        askers.retain(|asker| *asker != by);
-        askers.len() < before
+    /// Whether this device asked for it; one question is answered by asking this. On another connection all may be
+    /// answered once more: questions are delivered again to a client that lost its connection before its acks.
+    pub(super) fn take_asker(&mut self, id: &str, by: DeviceRef, on: Option<ConnId>) -> bool {
+        let mut askers = self.by_id.get_mut(id).into_iter().flatten();
+        let Some(asker) = askers.find(|asker| asker.device == by) else { return false };
+        if asker.on != on {
+            asker.on = on;
+            asker.served = 0;
+        }
+        asker.served += 1;
+        asker.total += 1;
+        asker.served <= asker.asked
+    }
+
+    /// Whether this device asked for it, ever: then the whole message sent again reaches it too.
+    pub(super) fn is_asker(&self, id: &str, by: DeviceRef) -> bool {
+        self.by_id.get(id).is_some_and(|askers| askers.iter().any(|asker| asker.device == by))
     }
 
     pub(super) fn has_askers(&self, id: &str) -> bool {
-        self.by_id.get(id).is_some_and(|askers| !askers.is_empty())
+        self.by_id.get(id).is_some_and(|askers| askers.iter().any(|asker| asker.total < asker.asked))
     }
+}
+
+/// A device that asked for a message again: how often, and how often it was served, on the latest connection and in
+/// total.
+struct Asker {
+    device: DeviceRef,
+    asked: u32,
+    served: u32,
+    total: u32,
+    on: Option<ConnId>,
 }
 
 /// A message stanza taken apart; ciphertexts are moved, never copied.

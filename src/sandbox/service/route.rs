@@ -125,9 +125,7 @@ impl Service {
                 continue;
             };
             self.log_keys(sender, target, &enc, conn, now);
-            if repeated
-                && !self.device_mut(sender).is_some_and(|own| own.sent_ids.take_asker(&parts.id, target))
-            {
+            if repeated && !self.device(sender).is_some_and(|own| own.sent_ids.is_asker(&parts.id, target)) {
                 continue;
             }
             let stanza = parts.stanza(self.dm_head(sender, target, &parts, now), enc);
@@ -286,7 +284,7 @@ impl Service {
             let detail = "a message to one device is a resend and needs enc count";
             self.violate_opt(conn, now, "resend-without-count", detail, &node);
         }
-        let asked = self.device_mut(sender).is_some_and(|own| own.sent_ids.take_asker(&id, target));
+        let asked = self.device_mut(sender).is_some_and(|own| own.sent_ids.take_asker(&id, target, conn));
         if !asked {
             self.violate_opt(conn, now, "resend-unasked", "this device did not ask for it", &node);
         }
@@ -401,9 +399,20 @@ impl Service {
         known
     }
 
+    /// Whether `by` ever asked for this message of `sender`.
+    pub(super) fn is_asker(&self, sender: DeviceRef, id: &str, by: DeviceRef) -> bool {
+        self.device(sender).is_some_and(|device| device.sent_ids.is_asker(id, by))
+    }
+
     /// Whether `by` asked for this message of `sender`.
-    pub(super) fn take_asker(&mut self, sender: DeviceRef, id: &str, by: DeviceRef) -> bool {
-        self.device_mut(sender).is_some_and(|device| device.sent_ids.take_asker(id, by))
+    pub(super) fn take_asker(
+        &mut self,
+        sender: DeviceRef,
+        id: &str,
+        by: DeviceRef,
+        on: Option<ConnId>,
+    ) -> bool {
+        self.device_mut(sender).is_some_and(|device| device.sent_ids.take_asker(id, by, on))
     }
 }
 

@@ -40,7 +40,7 @@ impl Service {
         }
         let group_enc = std::mem::take(&mut parts.enc);
         for target in self.group_devices(&parts.to) {
-            if target == sender || repeated && !self.take_asker(sender, &parts.id, target) {
+            if target == sender || repeated && !self.is_asker(sender, &parts.id, target) {
                 continue;
             }
             let mut enc = match pairwise.iter_mut().find(|(known, _)| *known == target) {
@@ -164,7 +164,7 @@ impl Service {
         let Some(target) = target.filter(|target| self.device(*target).is_some()) else {
             return self.ack(conn, &node, Some(406), None, now);
         };
-        if !self.take_asker(sender, &id, target) {
+        if !self.take_asker(sender, &id, target, conn) {
             self.violate_opt(conn, now, "resend-unasked", "this device did not ask for it", &node);
         }
         if node.find_all("enc").any(|enc| enc.has("type", "skmsg")) {

@@ -88,6 +88,8 @@ pub(in crate::whatsapp) struct Messages {
     receipts: receipt::HeldReceipts,
     /// Resends that wait for a bundle.
     resends: Vec<resend::Resend>,
+    /// Retry receipts answered on this connection.
+    answered: Cache<String, ()>,
     /// Budget of retry receipts we send, per sender.
     asking: limiter::Limiter,
     /// Budget of resends, per chat.
@@ -113,6 +115,7 @@ impl Default for Messages {
             admitted: intake::Admitted::default(),
             receipts: receipt::HeldReceipts::default(),
             resends: Vec::new(),
+            answered: Cache::new(CACHED_RETRIES),
             asking: limiter::Limiter::default(),
             answering: limiter::Limiter::default(),
             base_keys: Cache::new(CACHED_RETRIES),

@@ -70,6 +70,12 @@ impl Engine {
         if count >= MAX_PEER_COUNT || !is_other_device {
             return Ok(());
         }
+        // The server delivers twice what it thinks unanswered. On a new connection the answer may really be lost.
+        let asked = format!("{device}/{id}/{count}");
+        if self.messages.answered.get(&asked).is_some() {
+            return Ok(());
+        }
+        self.messages.answered.insert(asked, ());
         let chat = self.display_name(ctx.store, &source.chat)?;
         let own_count = self.count_retry(ctx, &counter_key(device, &id), 0)?;
         if own_count > MAX_OWN_COUNT || !self.messages.answering.take(&chat, ctx.now.mono) {
@@ -161,6 +167,9 @@ impl Engine {
         if self.messages.resends.len() >= MAX_WAITING || self.is_left_out(&resend.address, ctx.now.mono) {
             return Ok(());
         }
+        // The device may ask again while its bundle is on the way: one answer is enough.
+        let same = |other: &Resend| other.address == resend.address && other.record_id == resend.record_id;
+        self.messages.resends.retain(|other| !same(other));
         let target = (resend.device.clone(), resend.address.clone());
         self.messages.resends.push(resend);
         self.fetch_bundles(ctx, vec![target]);

@@ -268,6 +268,7 @@ impl Engine {
         self.messages.distributing.clear();
         self.messages.receipts.clear();
         self.messages.resends.clear();
+        self.messages.answered.drain().for_each(drop);
         self.contacts.disconnected();
         self.groups.disconnected();
     }
