@@ -47,7 +47,7 @@ pub struct HttpOptions {
     pub idle_timeout: Duration,
     /// Until a client must have read what is buffered for it (at most 64 KiB at a time).
     pub write_timeout: Duration,
-    /// Private folder for internal sockets; a folder in the system's temporary one when `None`.
+    /// Folder of this process alone, for internal sockets; a temporary one when `None`.
     pub runtime_dir: Option<PathBuf>,
     /// Runs once when the server can no longer serve. The process should end then.
     pub on_failure: Arc<dyn Fn() + Send + Sync>,
