@@ -59,9 +59,14 @@ impl SentIds {
         asker.served <= asker.asked
     }
 
-    /// Whether this device asked for it, ever: then the whole message sent again reaches it too.
-    pub(super) fn is_asker(&self, id: &str, by: DeviceRef) -> bool {
-        self.by_id.get(id).is_some_and(|askers| askers.iter().any(|asker| asker.device == by))
+    /// Whether this device ever asked for it: then the whole message sent again reaches it too.
+    pub(super) fn reach_asker(&mut self, id: &str, by: DeviceRef) -> bool {
+        let mut askers = self.by_id.get_mut(id).into_iter().flatten();
+        let asker = askers.find(|asker| asker.device == by);
+        asker.is_some_and(|asker| {
+            asker.total += 1;
+            true
+        })
     }
 
     pub(super) fn has_askers(&self, id: &str) -> bool {

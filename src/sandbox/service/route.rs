@@ -125,7 +125,9 @@ impl Service {
                 continue;
             };
             self.log_keys(sender, target, &enc, conn, now);
-            if repeated && !self.device(sender).is_some_and(|own| own.sent_ids.is_asker(&parts.id, target)) {
+            if repeated
+                && !self.device_mut(sender).is_some_and(|own| own.sent_ids.reach_asker(&parts.id, target))
+            {
                 continue;
             }
             let stanza = parts.stanza(self.dm_head(sender, target, &parts, now), enc);
@@ -400,8 +402,8 @@ impl Service {
     }
 
     /// Whether `by` ever asked for this message of `sender`.
-    pub(super) fn is_asker(&self, sender: DeviceRef, id: &str, by: DeviceRef) -> bool {
-        self.device(sender).is_some_and(|device| device.sent_ids.is_asker(id, by))
+    pub(super) fn reach_asker(&mut self, sender: DeviceRef, id: &str, by: DeviceRef) -> bool {
+        self.device_mut(sender).is_some_and(|device| device.sent_ids.reach_asker(id, by))
     }
 
     /// Whether `by` asked for this message of `sender`.

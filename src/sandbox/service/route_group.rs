@@ -40,7 +40,7 @@ impl Service {
         }
         let group_enc = std::mem::take(&mut parts.enc);
         for target in self.group_devices(&parts.to) {
-            if target == sender || repeated && !self.is_asker(sender, &parts.id, target) {
+            if target == sender || repeated && !self.reach_asker(sender, &parts.id, target) {
                 continue;
             }
             let mut enc = match pairwise.iter_mut().find(|(known, _)| *known == target) {
