@@ -8,6 +8,6 @@ mod message;
 mod private_dir;
 mod server;
 
-pub use message::{Request, Response};
+pub use message::{Request, Response, Target};
 pub(crate) use private_dir::PrivateDir;
 pub use server::{Handler, HttpError, HttpOptions, HttpServer};
