@@ -1,6 +1,7 @@
 //! Reading JSON bodies so that every error names its field.
 
-use serde_json::{Map, Value};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use crate::{
     api::http::{Request, Response},
@@ -100,7 +101,12 @@ pub(super) fn invalid(field: &'static str, reason: impl Into<String>) -> Sandbox
 
 /// `{"success":true,"data":…}`.
 pub(super) fn success(data: &Value) -> Response {
-    Response::json(200, &serde_json::json!({ "success": true, "data": data }))
+    #[derive(Serialize)]
+    struct Success<'a> {
+        success: bool,
+        data: &'a Value,
+    }
+    Response::json(200, &Success { success: true, data })
 }
 
 /// `{"success":false,"error":…,"code":…,"details":{"field":…}}`.
@@ -110,12 +116,26 @@ pub(super) fn failure(error: &SandboxError) -> Response {
         SandboxError::Invalid { field, .. } => (400, "INVALID", Some(*field)),
         SandboxError::Conflict(_) => (409, "CONFLICT", None),
     };
-    let details = field.map(|field| serde_json::json!({ "field": field }));
-    let body = serde_json::json!({
-        "success": false,
-        "error": error.to_string(),
-        "code": code,
-        "details": details.unwrap_or_else(|| serde_json::json!({})),
-    });
-    Response::json(status, &body)
+    let details = field.map_or_else(|| json!({}), |field| json!({ "field": field }));
+    Failure { success: false, error: error.to_string(), code, details }.respond(status)
+}
+
+/// No such route.
+pub(super) fn not_found(request: &Request) -> Response {
+    let error = format!("there is no {} /{}", request.method, request.segments.join("/"));
+    Failure { success: false, error, code: "NOT_FOUND", details: json!({}) }.respond(404)
+}
+
+#[derive(Serialize)]
+struct Failure {
+    success: bool,
+    error: String,
+    code: &'static str,
+    details: Value,
+}
+
+impl Failure {
+    fn respond(&self, status: u16) -> Response {
+        Response::json(status, self)
+    }
 }

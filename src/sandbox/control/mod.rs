@@ -21,7 +21,7 @@
 //! | `POST /phones/{phone}/faults {fault, device?, …}` | `drop`, `freeze`, `stream-error {code?, conflict?}`, `failure {reason}`, `replaced`, `delay {ms}`, `lose-receipts {on}`, `lose-answers {on}`, `low-prekeys {count}`, `redeliver`, `false-bundles {on}`, `unlink` |
 //! | `POST /groups {creator, subject, participants, addressingMode?}` | makes a group |
 //! | `POST /groups/{group}/{add,remove,promote,demote} {actor, participant}` | changes a member |
-//! | `POST /options {lowPrekeys?, requireTokens?, aggregateReceipts?, answerDeadlineMs?, chain?}` | behaviour of the service; `chain`: `none`, `wrong-root`, `forged-leaf`, `other-key`, `expired`, `wrong-serial`, `missing-leaf`, `missing-intermediate` |
+//! | `POST /options {lowPrekeys?, requireTokens?, requirePasskey?, aggregateReceipts?, answerDeadlineMs?, chain?}` | behaviour of the service; `chain`: `none`, `wrong-root`, `forged-leaf`, `other-key`, `expired`, `wrong-serial`, `missing-leaf`, `missing-intermediate` |
 //! | `POST /blast {from, to, count, rate?, text?}`, `GET /blast` | many texts from phones, and how it goes |
 //! | `GET /violations`, `DELETE /violations` | what clients did wrong |
 
@@ -37,7 +37,7 @@ use super::{
     world::{NewPhone, SandboxError},
 };
 use crate::{
-    api::http::{Handler, Request, Response},
+    api::http::{Handler, Request},
     whatsapp::jid::Jid,
 };
 
@@ -45,7 +45,7 @@ mod blast;
 mod body;
 
 use blast::{Blast, Order};
-use body::{Body, failure, invalid, success};
+use body::{Body, failure, invalid, not_found, success};
 
 /// What clients need to connect.
 #[derive(Debug, Clone)]
@@ -60,13 +60,7 @@ pub(super) fn handler(shared: Arc<Shared>, info: Info) -> Handler {
     let control = Control { shared, info, blast: Arc::new(Blast::default()) };
     Arc::new(move |request| match control.route(&request) {
         Ok(Some(data)) => success(&data),
-        Ok(None) => {
-            let body = json!({
-                "success": false, "code": "NOT_FOUND", "details": {},
-                "error": format!("there is no {} /{}", request.method, request.segments.join("/")),
-            });
-            Response::json(404, &body)
-        }
+        Ok(None) => not_found(&request),
         Err(error) => failure(&error),
     })
 }
@@ -380,6 +374,7 @@ impl Control {
         let mut body = Body::read(request)?;
         let low = body.opt_number("lowPrekeys", 1000)?;
         let tokens = body.opt_bool("requireTokens")?;
+        let passkey = body.opt_bool("requirePasskey")?;
         let aggregate = body.opt_bool("aggregateReceipts")?;
         let deadline = body.opt_number("answerDeadlineMs", 3_600_000)?;
         let chain = body.opt_value::<ChainLie>("chain")?;
@@ -393,6 +388,7 @@ impl Control {
                 options.low_prekeys = low;
             }
             options.require_tokens = tokens.unwrap_or(options.require_tokens);
+            options.require_passkey = passkey.unwrap_or(options.require_passkey);
             options.aggregate_receipts = aggregate.unwrap_or(options.aggregate_receipts);
             options.answer_deadline = deadline.map_or(options.answer_deadline, Duration::from_millis);
         });

@@ -147,6 +147,11 @@ impl Service {
         if self.account(account).devices.len() > MAX_COMPANIONS {
             return Err(SandboxError::Conflict("this phone has its maximum of linked devices".to_owned()));
         }
+        if self.options.require_passkey {
+            self.ask_for_passkey(conn, now);
+            let reason = "this account needs a passkey: continue on your other device";
+            return Err(SandboxError::Conflict(reason.to_owned()));
+        }
         let device = DeviceRef { account, device: self.account(account).next_device };
         let iq = self.fresh_number().to_string();
         let props = ClientPairingProps {
@@ -174,6 +179,17 @@ impl Service {
         self.account_mut(account).next_device += 1;
         self.send(conn, node, now);
         Ok(device.device)
+    }
+
+    /// Seen: whatsmeow `pair-passkey.go` @33cfac51.
+    fn ask_for_passkey(&mut self, conn: ConnId, now: Now) {
+        let options = r#"{"challenge":"c2FuZGJveA","rpId":"whatsapp.com","userVerification":"required"}"#;
+        let notification = from_service("notification")
+            .attr("id", self.fresh_number().to_string())
+            .attr("type", "passkey_prologue_request")
+            .attr("t", now.unix_s().to_string())
+            .child(Node::new("passkey_request_options").bytes(options.as_bytes()));
+        self.send(conn, notification, now);
     }
 
     fn on_registration_answer(&mut self, conn: ConnId, node: &Node, now: Now) {

@@ -65,6 +65,8 @@ pub struct ServiceOptions {
     pub low_prekeys: usize,
     /// Refuse 1:1 messages without a trusted-contact token to contacts that issued one (463).
     pub require_tokens: bool,
+    /// Linking ends at the passkey step that some accounts meet since mid 2026.
+    pub require_passkey: bool,
     /// Group delivery receipts travel aggregated.
     pub aggregate_receipts: bool,
     /// How long a stanza may stay unanswered before it is recorded as a violation.
@@ -76,6 +78,7 @@ impl Default for ServiceOptions {
         Self {
             low_prekeys: 10,
             require_tokens: false,
+            require_passkey: false,
             aggregate_receipts: false,
             answer_deadline: Duration::from_secs(30),
         }

@@ -75,6 +75,18 @@ fn a_reference_is_good_once_and_only_for_its_client() {
 }
 
 #[test]
+fn an_account_that_needs_a_passkey_is_not_linked_and_the_client_is_told() {
+    let mut bench = bench();
+    bench.service.options_mut().require_passkey = true;
+    let (companion, qr) = bench.register();
+    assert!(bench.phone(ANNA, |phone, ctx| phone.scan(&qr, ctx)).is_err());
+    let told = bench.got(companion.conn, "notification").remove(0);
+    assert!(told.has("type", "passkey_prologue_request"));
+    assert!(told.find_bytes("passkey_request_options").is_some());
+    assert!(bench.closed.is_empty());
+}
+
+#[test]
 fn a_message_reaches_every_device_and_own_ones_learn_whom_it_went_to() {
     let mut bench = bench();
     let anna = bench.companion(ANNA);
