@@ -121,7 +121,8 @@ impl From<StoreError> for ApiError {
             StoreError::NoSession => Self::new(404, "SESSION_NOT_FOUND", error.to_string()),
             StoreError::Stopped => Self::unavailable("WORKER_STOPPING", "the worker is stopping", 5),
             // Paths and database details are for the log, not for callers.
-            StoreError::Locked { .. }
+            StoreError::Refused(_)
+            | StoreError::Locked { .. }
             | StoreError::Damaged { .. }
             | StoreError::NewerSchema { .. }
             | StoreError::Io(_) => {

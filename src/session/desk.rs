@@ -154,6 +154,7 @@ impl Desk {
 
     /// Drops what was meant for the old engine.
     fn clear_mail(&mut self) -> Option<Stop> {
+        self.inbox.restart();
         while let Ok(mail) = self.inbox.queue.try_recv() {
             match mail {
                 Mail::Stop(stop) => return Some(stop),

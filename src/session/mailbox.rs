@@ -4,7 +4,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -50,6 +50,7 @@ pub(super) struct Mailbox {
     queue: Sender<Mail>,
     waker: Arc<Waker>,
     commands: Arc<AtomicUsize>,
+    readable: Arc<AtomicU64>,
     board: Arc<Board>,
 }
 
@@ -57,6 +58,19 @@ pub(super) struct Mailbox {
 pub(super) struct Inbox {
     pub(super) queue: Receiver<Mail>,
     pub(super) waker: Arc<Waker>,
+    readable: Arc<AtomicU64>,
+}
+
+impl Inbox {
+    /// How many batches of the engine can be read back from the store; asked now and then, it is not urgent.
+    pub(super) fn readable(&self) -> u64 {
+        self.readable.load(Ordering::Relaxed)
+    }
+
+    /// A new engine counts from the beginning.
+    pub(super) fn restart(&self) {
+        self.readable.store(0, Ordering::Relaxed);
+    }
 }
 
 impl Mailbox {
@@ -65,8 +79,9 @@ impl Mailbox {
         // started, and nobody who tells it something may be made to wait.
         let (queue, inbox) = crossbeam_channel::unbounded();
         let waker = Arc::new(Waker::new()?);
-        let mailbox = Self { queue, waker: Arc::clone(&waker), commands: Arc::default(), board };
-        Ok((mailbox, Inbox { queue: inbox, waker }))
+        let readable = Arc::new(AtomicU64::new(0));
+        let inbox = Inbox { queue: inbox, waker: Arc::clone(&waker), readable: Arc::clone(&readable) };
+        Ok((Self { queue, waker, commands: Arc::default(), readable, board }, inbox))
     }
 
     /// `false` when the thread is gone.
@@ -97,6 +112,11 @@ impl CommitListener for Mailbox {
                 self.send(Mail::Failed(Box::new(error)));
             }
         }
+    }
+
+    fn readable(&self, number: u64) {
+        // No wake-up: the engine's memory of what it wrote can wait for the next turn.
+        self.readable.store(number + 1, Ordering::Relaxed);
     }
 
     fn reported(&self, _number: u64, last_seq: Result<Option<u64>, StoreError>) {

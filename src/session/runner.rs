@@ -76,6 +76,8 @@ pub(super) struct Runner<'a> {
     next_command: CommandId,
     logged_in: bool,
     restarts: u32,
+    /// Batches the engine need not remember any more.
+    readable: u64,
 }
 
 impl<'a> Runner<'a> {
@@ -94,6 +96,7 @@ impl<'a> Runner<'a> {
             next_command: 0,
             logged_in,
             restarts: 0,
+            readable: 0,
         }
     }
 
@@ -112,6 +115,11 @@ impl<'a> Runner<'a> {
     fn turn(&mut self) -> Result<bool, Exit> {
         while let Ok(mail) = self.desk.inbox.queue.try_recv() {
             self.mail(mail)?;
+        }
+        let readable = self.desk.inbox.readable();
+        if readable > self.readable {
+            self.readable = readable;
+            self.engine.handle_persisted(readable - 1);
         }
         self.dial_when_due()?;
         let more = self.read()?;
@@ -156,10 +164,7 @@ impl<'a> Runner<'a> {
                 (_, Ok(connection)) => connection.close(),
                 (_, Err(_)) => {}
             },
-            Mail::Committed(number) => {
-                self.engine.handle_persisted(number);
-                self.pipeline.durable(number);
-            }
+            Mail::Committed(number) => self.pipeline.durable(number),
             Mail::Failed(error) => return Err(self.store_failed(*error)),
         }
         Ok(())
@@ -406,10 +411,7 @@ impl<'a> Runner<'a> {
                 return Ok(());
             }
             match self.desk.inbox.queue.recv_deadline(deadline) {
-                Ok(Mail::Committed(number)) => {
-                    self.engine.handle_persisted(number);
-                    self.pipeline.durable(number);
-                }
+                Ok(Mail::Committed(number)) => self.pipeline.durable(number),
                 Ok(Mail::Failed(error)) => return Err(self.store_failed(*error)),
                 Ok(Mail::Command(command)) => command.1.send(Reply::Failed(CommandError::NotConnected)),
                 Ok(_) => {}

@@ -3,13 +3,16 @@
 //! What every batch of a session needs again and again (its event counter, its chat numbers) is remembered in
 //! [`Known`], so that a message costs its inserts and nothing else. After a rollback all of it is forgotten.
 
-use std::collections::HashMap;
+use std::{cell::RefCell, collections::HashMap};
 
 use rand_core::{OsRng, RngCore};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, ToSql, params, params_from_iter, types::Value};
 
 use super::{
-    Claim, IdempotencyRecord, SessionKey, SessionPatch, SessionRow, StoreError, records, writer::Op,
+    Claim, IdempotencyRecord, SessionKey, SessionPatch, SessionRow, StoreError,
+    journal::{Journal, Redo},
+    records,
+    writer::Op,
 };
 use crate::{
     storage::events,
@@ -72,12 +75,29 @@ struct SessionCount {
     activity_ms: i64,
 }
 
+impl Known {
+    fn count(&mut self, session: i64, chat: i64, now_ms: i64) {
+        let count = self.session_counts.entry(session).or_default();
+        count.messages += 1;
+        count.activity_ms = now_ms;
+        *self.chat_counts.entry(chat).or_default() += 1;
+    }
+}
+
 /// A connection with an open transaction, the time, and what is known.
 pub(super) struct Applier<'c> {
     pub(super) conn: &'c Connection,
     pub(super) known: &'c mut Known,
+    pub(super) journal: RefCell<&'c mut Journal>,
     pub(super) now_ms: i64,
 }
+
+/// Counted when it adds a row, also when it is executed again from the journal.
+const ADD_MESSAGE: &str =
+    "INSERT INTO messages (session, sort, chat, id, sender, from_me, kind, content, push_name,
+         target_id, timestamp_s, status, raw)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+     ON CONFLICT (session, id, chat, sender) DO NOTHING";
 
 type Result<T> = std::result::Result<T, Failure>;
 
@@ -91,6 +111,12 @@ pub(super) enum Failure {
 impl From<rusqlite::Error> for Failure {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Work(StoreError::Io(error.to_string()))
     }
 }
 
@@ -173,6 +199,7 @@ impl Applier<'_> {
             Op::MarkDeleted { session } => self.mark_deleted(session.0),
             Op::DeleteSome { session } => self.delete_some(session.0),
             Op::Tidy => self.tidy(),
+            Op::Commit => Ok(Outcome::Done),
             Op::Probe => {
                 self.run(
                     "INSERT INTO meta (key, value) VALUES ('probe', ?1)
@@ -198,8 +225,14 @@ impl Applier<'_> {
         event.map(|(kind, payload)| self.event(session.0, kind, payload)).transpose()
     }
 
-    /// Writes the counts that were collected; last thing before the commit.
-    pub(super) fn counts(&mut self) -> rusqlite::Result<()> {
+    /// Writes the counts that were collected and what of the journal is in here; last thing before the commit.
+    pub(super) fn seal(&mut self) -> rusqlite::Result<()> {
+        self.conn
+            .prepare_cached(
+                "INSERT INTO meta (key, value) VALUES ('journal', ?1)
+                 ON CONFLICT DO UPDATE SET value = excluded.value",
+            )?
+            .execute([self.journal.borrow().number().to_string()])?;
         for (session, count) in std::mem::take(&mut self.known.session_counts) {
             self.conn
                 .prepare_cached(
@@ -216,8 +249,13 @@ impl Applier<'_> {
         Ok(())
     }
 
-    fn run(&self, sql: &str, params: &[&dyn rusqlite::ToSql]) -> rusqlite::Result<usize> {
-        self.conn.prepare_cached(sql)?.execute(params)
+    /// Executes a statement that changes something, and notes it for the journal.
+    fn run(&self, sql: &'static str, params: &[&dyn ToSql]) -> rusqlite::Result<usize> {
+        let changed = self.conn.prepare_cached(sql)?.execute(params)?;
+        if changed > 0 {
+            self.journal.borrow_mut().add(sql, params)?;
+        }
+        Ok(changed)
     }
 
     /// Makes sure that the session exists and its counters are known.
@@ -247,10 +285,7 @@ impl Applier<'_> {
         let chat = self.chat(session, &record.chat.to_string())?;
         let sort = self.sort_key(session, records::int(record.timestamp))?;
         let added = self.run(
-            "INSERT INTO messages (session, sort, chat, id, sender, from_me, kind, content, push_name,
-                 target_id, timestamp_s, status, raw)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
-             ON CONFLICT (session, id, chat, sender) DO NOTHING",
+            ADD_MESSAGE,
             params![
                 session,
                 sort,
@@ -268,10 +303,7 @@ impl Applier<'_> {
             ],
         )?;
         if added > 0 {
-            let count = self.known.session_counts.entry(session).or_default();
-            count.messages += 1;
-            count.activity_ms = self.now_ms;
-            *self.known.chat_counts.entry(chat).or_default() += 1;
+            self.known.count(session, chat, self.now_ms);
         }
         Ok(())
     }
@@ -283,10 +315,10 @@ impl Applier<'_> {
         }
         let chat = match self.known_chat(session, jid)? {
             Some(chat) => chat,
-            None => self
-                .conn
-                .prepare_cached("INSERT INTO chats (session, jid) VALUES (?1, ?2) RETURNING key")?
-                .query_row(params![session, jid], |row| row.get(0))?,
+            None => {
+                self.run("INSERT INTO chats (session, jid) VALUES (?1, ?2)", params![session, jid])?;
+                self.conn.last_insert_rowid()
+            }
         };
         self.known.chats += 1;
         self.session(session)?.chats.insert(jid.to_owned(), chat);
@@ -380,16 +412,16 @@ impl Applier<'_> {
         let mut uid = [0u8; 8];
         OsRng.fill_bytes(&mut uid);
         let uid = uid.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let row = self
-            .conn
-            .prepare_cached(&format!(
-                "INSERT INTO sessions (id, uid, user_id, name, status, wanted, created_ms, updated_ms)
-                 VALUES (?1, ?2, ?3, ?4, 'disconnected', 0, ?5, ?5)
-                 ON CONFLICT (id) DO NOTHING RETURNING {}",
-                records::SESSION_COLUMNS
-            ))?
-            .query_row(params![id, uid, user_id, name, self.now_ms], records::session_row)
-            .optional()?;
+        let added = self.run(
+            "INSERT INTO sessions (id, uid, user_id, name, status, wanted, created_ms, updated_ms)
+             VALUES (?1, ?2, ?3, ?4, 'disconnected', 0, ?5, ?5) ON CONFLICT (id) DO NOTHING",
+            params![id, uid, user_id, name, self.now_ms],
+        )?;
+        let sql = format!("SELECT {} FROM sessions WHERE key = ?1", records::SESSION_COLUMNS);
+        let row = match added {
+            0 => None,
+            _ => Some(self.conn.query_row(&sql, [self.conn.last_insert_rowid()], records::session_row)?),
+        };
         Ok(Outcome::Session(row))
     }
 
@@ -520,6 +552,22 @@ impl Applier<'_> {
         self.known.sessions.remove(&session);
         self.known.session_counts.remove(&session);
     }
+}
+
+/// Executes a statement of the journal again.
+pub(super) fn redo(
+    conn: &Connection,
+    known: &mut Known,
+    now_ms: i64,
+    redo: &Redo<'_>,
+) -> rusqlite::Result<()> {
+    let changed = conn.prepare_cached(redo.sql)?.execute(params_from_iter(&redo.values))?;
+    if let (true, [Value::Integer(session), _, Value::Integer(chat), ..]) =
+        (changed > 0 && redo.sql == ADD_MESSAGE, &redo.values[..])
+    {
+        known.count(*session, *chat, now_ms);
+    }
+    Ok(())
 }
 
 struct StatusChange<'a> {

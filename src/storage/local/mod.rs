@@ -1,10 +1,14 @@
 //! The local store: one SQLite file (WAL, `synchronous=FULL`) under the state directory.
 //!
-//! One thread writes. It takes whatever waits in its queue, applies it in one transaction, commits once and tells
-//! everybody: the cost of a sync to disk is shared by all sessions. Readers have connections of their own.
-//! It is a cache and a journal, never a thing to administer: the schema migrates itself.
+//! One thread writes. It takes whatever waits in its queue, applies it, makes it durable with one sync of a small
+//! journal file and tells everybody; SQLite commits many such groups together (`writer`, `journal`). Readers have
+//! connections of their own. Never a thing to administer: the schema migrates itself, a crash is repaired at start.
+//!
+//! Files: `worker.db` with SQLite's `-wal` and `-shm`, `worker.journal`, `worker.lock`. A backup of a running worker
+//! needs the first and the journal; of a stopped one `worker.db` is everything.
 
 mod apply;
+mod journal;
 mod reader;
 mod records;
 mod schema;
@@ -13,7 +17,7 @@ mod writer;
 
 use std::{
     path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     thread::{Builder, JoinHandle},
 };
 
@@ -27,8 +31,8 @@ pub use session_store::SessionStore;
 
 use self::{
     apply::Outcome,
-    reader::Readers,
-    writer::{Health, Job, Op, Writer},
+    reader::{Reader, Readers},
+    writer::{Job, Op, Shared, Writer},
 };
 use crate::whatsapp::state::Batch;
 
@@ -42,7 +46,7 @@ struct Inner {
     /// Taken out to end the store thread.
     queue: Option<Sender<Job>>,
     readers: Readers,
-    health: Arc<Health>,
+    shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     /// Last field: given back when the thread has closed the file.
     _lock: schema::DirectoryLock,
@@ -51,7 +55,11 @@ struct Inner {
 /// Told by the store thread what became of what a session submitted. Must not block.
 pub trait CommitListener: Send + Sync {
     /// The batch with this number is durable, or failed as a whole. `last_seq` is the number of its last event.
+    /// A [`SessionStore`] may not see it yet.
     fn committed(&self, number: u64, last_seq: Result<Option<u64>, StoreError>);
+
+    /// A [`SessionStore`] sees everything up to the batch with this number.
+    fn readable(&self, number: u64);
 
     /// The same for [`LocalStore::report`].
     fn reported(&self, number: u64, last_seq: Result<Option<u64>, StoreError>);
@@ -65,16 +73,16 @@ impl LocalStore {
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let lock = schema::lock(dir)?;
         let conn = schema::open_writer(dir)?;
-        let readers = Readers::open(dir)?;
-        let health = Arc::new(Health::default());
+        let shared = Arc::new(Shared::default());
         let (queue, jobs) = crossbeam_channel::bounded(writer::QUEUE);
-        let writer = Writer::new(conn, Arc::clone(&health));
+        let writer = Writer::open(conn, dir, Arc::clone(&shared))?;
+        let readers = Readers::open(dir)?;
         let thread = Builder::new()
             .name("store".into())
             .spawn(move || writer.run(&jobs))
             .map_err(|error| StoreError::Io(format!("no thread for the store: {error}")))?;
         let store = Self {
-            inner: Arc::new(Inner { queue: Some(queue), readers, health, thread: Some(thread), _lock: lock }),
+            inner: Arc::new(Inner { queue: Some(queue), readers, shared, thread: Some(thread), _lock: lock }),
         };
         store.finish_deletions()?;
         Ok(store)
@@ -219,7 +227,7 @@ impl LocalStore {
         session: SessionKey,
         key: &str,
     ) -> Result<Option<IdempotencyRecord>, StoreError> {
-        self.inner.readers.take()?.idempotency(session, key)
+        self.reader()?.idempotency(session, key)
     }
 
     /// A page of message history, newest first, with the number of all messages that match.
@@ -227,7 +235,7 @@ impl LocalStore {
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
     pub fn messages(&self, session: SessionKey, filter: &MessageFilter) -> Result<MessagePage, StoreError> {
-        self.inner.readers.take()?.messages(session, filter)
+        self.reader()?.messages(session, filter)
     }
 
     /// One message by id, the newest when several chats have it.
@@ -235,7 +243,7 @@ impl LocalStore {
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
     pub fn message(&self, session: SessionKey, id: &str) -> Result<Option<StoredMessage>, StoreError> {
-        self.inner.readers.take()?.message(session, id)
+        self.reader()?.message(session, id)
     }
 
     /// Events of a session with a number above `after`, in order, at most `limit`.
@@ -248,7 +256,7 @@ impl LocalStore {
         after: u64,
         limit: u32,
     ) -> Result<Vec<StoredEvent>, StoreError> {
-        self.inner.readers.take()?.events(session, after, limit)
+        self.reader()?.events(session, after, limit)
     }
 
     /// Numbers of the oldest and the newest event that are kept; `None` when there is none.
@@ -256,7 +264,7 @@ impl LocalStore {
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
     pub fn event_span(&self, session: SessionKey) -> Result<Option<(u64, u64)>, StoreError> {
-        self.inner.readers.take()?.event_span(session)
+        self.reader()?.event_span(session)
     }
 
     /// All sessions, by id.
@@ -264,7 +272,7 @@ impl LocalStore {
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
     pub fn sessions(&self) -> Result<Vec<SessionRow>, StoreError> {
-        self.inner.readers.take()?.sessions()
+        self.reader()?.sessions()
     }
 
     /// Number of stored messages of all sessions.
@@ -272,23 +280,31 @@ impl LocalStore {
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
     pub fn message_count(&self) -> Result<u64, StoreError> {
-        self.inner.readers.take()?.message_count()
+        self.reader()?.message_count()
     }
 
     /// Why writes are refused at the moment; `None` when all is well. The store tries again by itself.
     #[must_use]
     pub fn health(&self) -> Option<StoreError> {
-        self.inner.health.error()
+        self.inner.shared.health.error()
     }
 
     fn finish_deletions(&self) -> Result<(), StoreError> {
-        let left = self.inner.readers.take()?.deleting()?;
+        let left = self.reader()?.deleting()?;
         left.into_iter().try_for_each(|session| self.delete_rows(session))
     }
 
     fn delete_rows(&self, session: SessionKey) -> Result<(), StoreError> {
         while matches!(self.call(Op::DeleteSome { session })?, Outcome::More(true)) {}
         Ok(())
+    }
+
+    /// A connection that sees everything that is durable now.
+    fn reader(&self) -> Result<Reader<'_>, StoreError> {
+        if self.inner.shared.uncommitted.load(Ordering::SeqCst) {
+            self.call(Op::Commit)?;
+        }
+        self.inner.readers.take()
     }
 
     fn call(&self, op: Op) -> Result<Outcome, StoreError> {

@@ -189,6 +189,9 @@ pub enum StoreError {
     /// No space left: new work is refused until there is room again.
     #[error("the disk is full")]
     Full,
+    /// The database does not take this row; others are not concerned.
+    #[error("the local store refused a row: {0}")]
+    Refused(String),
     /// Reading or writing failed.
     #[error("the local store failed: {0}")]
     Io(String),
@@ -279,6 +282,12 @@ pub(super) fn unsigned(value: i64) -> u64 {
 pub(super) fn store_error(error: &rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::DiskFull) => StoreError::Full,
+        Some(
+            rusqlite::ErrorCode::ConstraintViolation
+            | rusqlite::ErrorCode::TypeMismatch
+            | rusqlite::ErrorCode::TooBig
+            | rusqlite::ErrorCode::ParameterOutOfRange,
+        ) => StoreError::Refused(error.to_string()),
         _ => StoreError::Io(error.to_string()),
     }
 }

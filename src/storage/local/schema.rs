@@ -59,7 +59,7 @@ CREATE TABLE state (
     PRIMARY KEY (session, tbl, key)
 ) WITHOUT ROWID, STRICT;
 CREATE TABLE chats (
-    key INTEGER PRIMARY KEY,
+    key INTEGER PRIMARY KEY AUTOINCREMENT,
     session INTEGER NOT NULL,
     jid TEXT NOT NULL,
     messages INTEGER NOT NULL DEFAULT 0,
@@ -145,7 +145,8 @@ pub(super) fn lock(dir: &Path) -> Result<DirectoryLock, StoreError> {
     }
 }
 
-/// Opens the writing connection: creates the file when there is none, else checks and migrates it.
+/// Opens the writing connection: creates the file when there is none, else checks it. [`upgrade`] migrates it, after
+/// the journal of an older worker was applied to the schema it was written for.
 pub(super) fn open_writer(dir: &Path) -> Result<Connection, StoreError> {
     let path = dir.join(FILE);
     let journal_left = dir.join(format!("{FILE}-wal"));
@@ -154,12 +155,19 @@ pub(super) fn open_writer(dir: &Path) -> Result<Connection, StoreError> {
         // is a loss, never a beginning.
         Ok(meta) if meta.len() == 0 => return Err(damaged(&path, "the file is empty")),
         Ok(meta) => check(&path, meta.len())?,
-        Err(_) if journal_left.exists() => {
-            return Err(damaged(&path, "the file is missing but its journal is there"));
+        Err(_) => {
+            let left = [journal_left, dir.join(super::journal::FILE)];
+            if let Some(left) = left.iter().find(|left| left.exists()) {
+                let why = format!(
+                    "it is missing but {} is there; to start empty move that away too",
+                    left.display()
+                );
+                return Err(damaged(&path, &why));
+            }
+            create(dir, &path)?;
         }
-        Err(_) => create(dir, &path)?,
     }
-    let mut conn = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE, WRITER_CACHE_KIB)?;
+    let conn = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE, WRITER_CACHE_KIB)?;
     let settings = || -> rusqlite::Result<()> {
         conn.pragma_update(None, "journal_mode", "WAL")?;
         conn.pragma_update(None, "synchronous", "FULL")?;
@@ -167,8 +175,25 @@ pub(super) fn open_writer(dir: &Path) -> Result<Connection, StoreError> {
         conn.pragma_update(None, "journal_size_limit", JOURNAL_KEPT_BYTES)
     };
     settings().map_err(|error| open_error(&path, &error))?;
-    migrate(&mut conn, &path, MIGRATIONS)?;
+    version(&conn, &path, MIGRATIONS)?;
     Ok(conn)
+}
+
+/// Brings the schema up to date.
+pub(super) fn upgrade(conn: &mut Connection, dir: &Path) -> Result<(), StoreError> {
+    migrate(conn, &dir.join(FILE), MIGRATIONS)
+}
+
+/// Version of the file; an error when it is newer than ours.
+fn version(conn: &Connection, path: &Path, steps: &[&str]) -> Result<i64, StoreError> {
+    let known = i64::try_from(steps.len()).unwrap_or(i64::MAX);
+    let found: i64 = conn
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(|error| open_error(path, &error))?;
+    if found > known {
+        return Err(StoreError::NewerSchema { file: path.display().to_string(), found, known });
+    }
+    Ok(found)
 }
 
 /// Opens a connection that can only read.
@@ -224,13 +249,7 @@ fn check(path: &Path, size_bytes: u64) -> Result<(), StoreError> {
 
 /// Takes the steps the file has not taken yet, each in a transaction of its own.
 fn migrate(conn: &mut Connection, path: &Path, steps: &[&str]) -> Result<(), StoreError> {
-    let known = i64::try_from(steps.len()).unwrap_or(i64::MAX);
-    let found: i64 = conn
-        .query_row("PRAGMA user_version", [], |row| row.get(0))
-        .map_err(|error| open_error(path, &error))?;
-    if found > known {
-        return Err(StoreError::NewerSchema { file: path.display().to_string(), found, known });
-    }
+    let found = version(conn, path, steps)?;
     for (version, step) in (1i64..).zip(steps).skip(usize::try_from(found).unwrap_or(0)) {
         let mut take = || -> rusqlite::Result<()> {
             let tx = conn.transaction()?;

@@ -1,29 +1,42 @@
-//! The store thread: takes all work that waits, applies it in one transaction, commits once, tells everybody.
+//! The store thread: takes all work that waits, makes it durable with one sync, tells everybody.
 //!
-//! When one piece of work fails, the transaction is rolled back and every piece is tried in a transaction of its
-//! own: only the guilty one fails. When the disk is full or broken, everything fails, and the thread tries by itself
-//! every second whether it works again.
+//! Work is applied to an open SQLite transaction and becomes durable in the journal; SQLite commits later, many groups
+//! together. The thread commits when somebody wants to read, when enough has come together, or after a short quiet.
+//! When the disk is full or broken, new work fails, nothing acknowledged is lost (it is in the journal), and the
+//! thread tries by itself every second whether it works again.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    cell::RefCell,
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::{
     Answer, CommitListener, SessionKey, SessionPatch, StoreError,
-    apply::{Applier, Failure, Known, Outcome},
-    records,
+    apply::{self, Applier, Failure, Known, Outcome},
+    journal::Journal,
+    records, schema,
 };
 use crate::whatsapp::state::Batch;
 
 /// Work that may wait before submitters have to.
 pub(super) const QUEUE: usize = 1024;
-/// Pieces of work in one transaction, so that the first of a long queue does not wait for the last.
-const PER_COMMIT: usize = 512;
-/// When many came together last time, those who are late are given this long: a fuller transaction costs each of
+/// Pieces of work in one group, so that the first of a long queue does not wait for the last.
+const PER_GROUP: usize = 256;
+/// SQLite commits when this much came together, …
+const PER_COMMIT: usize = 2000;
+/// … when the journal is this long, …
+const JOURNAL_BYTES: usize = 8 << 20;
+/// … or this long after the first of it.
+const COMMIT_AFTER: Duration = Duration::from_millis(100);
+/// When many came together last time, those who are late are given this long: a fuller group costs each of
 /// them less than an emptier one more. A lone session never waits.
 const GATHER: Duration = Duration::from_micros(400);
 /// How often old rows are looked for.
@@ -32,16 +45,44 @@ const TIDY_EVERY: Duration = Duration::from_secs(3600);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// Work with an answer for the caller.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Op {
-    Create { id: String, user_id: String, name: Option<String> },
-    Update { session: SessionKey, patch: Box<SessionPatch>, event: Option<(&'static str, String)> },
-    Claim { session: SessionKey, key: String, request_hash: [u8; 32], message_id: String },
-    Answer { session: SessionKey, key: String, answer: Answer },
-    Release { session: SessionKey, key: String },
-    Forget { session: SessionKey },
-    MarkDeleted { session: SessionKey },
-    DeleteSome { session: SessionKey },
+    Create {
+        id: String,
+        user_id: String,
+        name: Option<String>,
+    },
+    Update {
+        session: SessionKey,
+        patch: Box<SessionPatch>,
+        event: Option<(&'static str, String)>,
+    },
+    Claim {
+        session: SessionKey,
+        key: String,
+        request_hash: [u8; 32],
+        message_id: String,
+    },
+    Answer {
+        session: SessionKey,
+        key: String,
+        answer: Answer,
+    },
+    Release {
+        session: SessionKey,
+        key: String,
+    },
+    Forget {
+        session: SessionKey,
+    },
+    MarkDeleted {
+        session: SessionKey,
+    },
+    DeleteSome {
+        session: SessionKey,
+    },
+    /// What is durable can be read afterwards.
+    Commit,
     Tidy,
     Probe,
 }
@@ -85,11 +126,27 @@ impl Health {
 /// Owned by the store thread.
 pub(super) struct Writer {
     conn: Connection,
+    journal: Journal,
     known: Known,
-    health: Arc<Health>,
+    shared: Arc<Shared>,
     next_tidy: Instant,
-    /// Pieces of work in the last transaction.
+    /// Pieces of work in the last group.
     last_group: usize,
+    /// Since when the transaction is open, and how much is in it.
+    open: Option<Instant>,
+    uncommitted: usize,
+    /// Sessions that are told when what they submitted can be read.
+    unread: Vec<(SessionKey, u64, Arc<dyn CommitListener>)>,
+    /// SQLite lacks what the journal has; nothing new is taken until it has caught up.
+    behind: bool,
+}
+
+/// What the store thread tells its callers without being asked.
+#[derive(Default)]
+pub(super) struct Shared {
+    pub(super) health: Health,
+    /// Readers do not see everything that is durable: they must ask for a commit first.
+    pub(super) uncommitted: AtomicBool,
 }
 
 /// What became of one job, in the order of the jobs.
@@ -99,112 +156,294 @@ enum Done {
 }
 
 impl Writer {
-    pub(super) fn new(conn: Connection, health: Arc<Health>) -> Self {
-        Self { conn, known: Known::default(), health, next_tidy: Instant::now(), last_group: 0 }
+    /// Applies what the journal has and SQLite has not; what an unclean stop left behind.
+    pub(super) fn open(conn: Connection, dir: &Path, shared: Arc<Shared>) -> Result<Self, StoreError> {
+        let applied = applied(&conn)?;
+        let journal = Journal::open(dir, applied)
+            .map_err(|error| StoreError::Io(format!("cannot open the journal: {error}")))?;
+        let mut writer = Self {
+            conn,
+            journal,
+            known: Known::default(),
+            shared,
+            next_tidy: Instant::now(),
+            last_group: 0,
+            open: None,
+            uncommitted: 0,
+            unread: Vec::new(),
+            behind: true,
+        };
+        writer.catch_up()?;
+        schema::upgrade(&mut writer.conn, dir)?;
+        Ok(writer)
     }
 
     /// Works until every sender is gone and the queue is empty.
     pub(super) fn run(mut self, queue: &Receiver<Job>) {
         let mut jobs = Vec::new();
-        let mut broken = false;
         loop {
-            let wait =
-                if broken { PROBE_EVERY } else { self.next_tidy.saturating_duration_since(Instant::now()) };
-            match queue.recv_timeout(wait) {
+            match queue.recv_timeout(self.patience()) {
                 Ok(job) => jobs.push(job),
                 Err(RecvTimeoutError::Timeout) => {
-                    let op = if broken { Op::Probe } else { self.tidy_op() };
-                    broken = self.alone(&op).is_err_and(|error| is_broken(&error));
+                    self.on_quiet();
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            jobs.extend(queue.try_iter().take(PER_COMMIT - 1));
+            jobs.extend(queue.try_iter().take(PER_GROUP - 1));
             if jobs.len() * 2 < self.last_group {
                 std::thread::sleep(GATHER);
-                jobs.extend(queue.try_iter().take(PER_COMMIT - jobs.len()));
+                jobs.extend(queue.try_iter().take(PER_GROUP - jobs.len()));
             }
             self.last_group = jobs.len();
-            broken = self.commit(&mut jobs);
+            self.group(&mut jobs);
         }
-        // Folds the journal in, so that a stopped worker leaves one file.
+        self.commit();
+        // Folds SQLite's own journal in, so that a stopped worker leaves one file that matters.
         if let Err((_, error)) = self.conn.close() {
             log::warn!("the local store was not closed cleanly: {error}");
         }
     }
 
-    /// Commits all jobs and answers them; whether the store is broken now.
-    fn commit(&mut self, jobs: &mut Vec<Job>) -> bool {
-        let results = match self.together(jobs) {
-            Ok(done) => done.into_iter().map(Ok).collect(),
-            Err(error) if jobs.len() == 1 => vec![Err(error)],
-            Err(error) if is_broken(&error) => jobs.iter().map(|_| Err(error.clone())).collect(),
-            Err(_) => jobs.iter().map(|job| self.one(job)).collect::<Vec<_>>(),
-        };
+    fn patience(&self) -> Duration {
+        match self.open {
+            _ if self.behind => PROBE_EVERY,
+            Some(since) => COMMIT_AFTER.saturating_sub(since.elapsed()),
+            None => self.next_tidy.saturating_duration_since(Instant::now()),
+        }
+    }
+
+    fn on_quiet(&mut self) {
+        if self.behind || self.shared.health.error().is_some() {
+            let result = self.alone(&Op::Probe);
+            self.report_health(result.err());
+        } else if self.open.is_some() {
+            self.commit();
+        } else {
+            self.next_tidy = Instant::now() + TIDY_EVERY;
+            match self.alone(&Op::Tidy) {
+                Ok(Outcome::More(true)) => self.next_tidy = Instant::now(),
+                Ok(_) => {}
+                Err(error) => log::warn!("clean-up of the local store failed: {error}"),
+            }
+        }
+    }
+
+    /// Makes all jobs durable and answers them.
+    fn group(&mut self, jobs: &mut Vec<Job>) {
+        let mut results = Vec::with_capacity(jobs.len());
+        if let Err(error) = self.together(jobs, &mut results) {
+            results.clear();
+            if is_broken(&error) || jobs.len() == 1 {
+                results.extend(jobs.iter().map(|_| Err(error.clone())));
+            } else {
+                // One of them is at fault: alone, each gets its own answer.
+                results.extend(jobs.iter().map(|job| self.separately(job)));
+            }
+        }
         let broken = results.iter().find_map(|result| result.as_ref().err().filter(|error| is_broken(error)));
-        let is_bad = broken.is_some();
-        if is_bad || self.health.error().is_some() {
-            self.health.set(broken.cloned());
+        self.report_health(broken.cloned());
+        self.uncommitted += jobs.len();
+        if jobs.iter().any(Job::wants_commit)
+            || self.uncommitted >= PER_COMMIT
+            || self.journal.used() >= JOURNAL_BYTES
+            || self.open.is_some_and(|since| since.elapsed() >= COMMIT_AFTER)
+        {
+            self.commit();
         }
         for (job, result) in jobs.drain(..).zip(results) {
-            answer(job, result);
+            self.answer(job, result);
         }
-        is_bad
     }
 
-    fn together(&mut self, jobs: &[Job]) -> Result<Vec<Done>, StoreError> {
-        self.transaction(|applier| jobs.iter().map(|job| apply(applier, job)).collect())
-    }
-
-    fn one(&mut self, job: &Job) -> Result<Done, StoreError> {
-        self.transaction(|applier| apply(applier, job))
-    }
-
-    /// Work of the thread itself.
-    fn alone(&mut self, op: &Op) -> Result<Outcome, StoreError> {
-        let result = self.transaction(|applier| applier.op(op));
-        match &result {
-            Ok(Outcome::More(true)) => self.next_tidy = Instant::now(),
-            Err(error) if is_broken(error) => self.health.set(Some(error.clone())),
-            Err(error) => log::warn!("clean-up of the local store failed: {error}"),
-            Ok(_) if self.health.error().is_some() => self.health.set(None),
-            Ok(_) => {}
+    /// Applies jobs and makes them durable with one sync. An error means that none of them happened.
+    fn together(
+        &mut self,
+        jobs: &[Job],
+        results: &mut Vec<Result<Done, StoreError>>,
+    ) -> Result<(), StoreError> {
+        let result = self.begin().and_then(|()| {
+            let mut applier = Applier {
+                conn: &self.conn,
+                known: &mut self.known,
+                journal: RefCell::new(&mut self.journal),
+                now_ms: now_ms(),
+            };
+            for job in jobs {
+                match apply(&mut applier, job) {
+                    Ok(done) => results.push(Ok(done)),
+                    // Found out before anything was changed.
+                    Err(Failure::Work(error)) => results.push(Err(error)),
+                    Err(failure @ Failure::Sqlite(_)) => return Err(failure.into()),
+                }
+            }
+            self.journal.write()
+        });
+        if result.is_err() {
+            self.roll_back();
         }
         result
     }
 
-    fn tidy_op(&mut self) -> Op {
-        self.next_tidy = Instant::now() + TIDY_EVERY;
-        Op::Tidy
+    fn separately(&mut self, job: &Job) -> Result<Done, StoreError> {
+        let mut results = Vec::with_capacity(1);
+        self.together(std::slice::from_ref(job), &mut results)?;
+        results.pop().unwrap_or(Err(StoreError::Stopped))
     }
 
-    fn transaction<T>(
-        &mut self,
-        work: impl FnOnce(&mut Applier<'_>) -> Result<T, Failure>,
-    ) -> Result<T, StoreError> {
-        let mut applier = Applier { conn: &self.conn, known: &mut self.known, now_ms: now_ms() };
-        let run = |sql: &str| -> rusqlite::Result<()> {
-            self.conn.prepare_cached(sql)?.execute([])?;
-            Ok(())
-        };
-        let result = (|| {
-            run("BEGIN IMMEDIATE")?;
-            let result = work(&mut applier)?;
-            applier.counts()?;
-            run("COMMIT")?;
-            Ok(result)
-        })();
-        result.map_err(|failure: Failure| {
-            // A full disk may have rolled back already.
-            if !self.conn.is_autocommit()
-                && let Err(error) = run("ROLLBACK")
-            {
-                log::error!("rolling back failed: {error}");
-            }
-            self.known = Known::default();
-            failure.into()
-        })
+    /// Work of the thread itself.
+    fn alone(&mut self, op: &Op) -> Result<Outcome, StoreError> {
+        let (answer, _) = crossbeam_channel::bounded(1);
+        let done = self.separately(&Job::Call { op: op.clone(), answer })?;
+        self.commit();
+        match done {
+            Done::Outcome(outcome) => Ok(*outcome),
+            Done::Seq(_) => Ok(Outcome::Done),
+        }
     }
+
+    /// Opens the transaction, after catching up when that is due.
+    fn begin(&mut self) -> Result<(), StoreError> {
+        if self.behind {
+            self.catch_up()?;
+        }
+        if self.open.is_none() {
+            self.sql("BEGIN IMMEDIATE")?;
+            self.open = Some(Instant::now());
+            self.shared.uncommitted.store(true, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    /// Commits what is open; the journal starts over. What fails here is still in the journal.
+    fn commit(&mut self) {
+        if self.open.is_none() {
+            return;
+        }
+        let mut applier = Applier {
+            conn: &self.conn,
+            known: &mut self.known,
+            journal: RefCell::new(&mut self.journal),
+            now_ms: now_ms(),
+        };
+        let sealed = applier.seal().map_err(|error| records::store_error(&error));
+        if let Err(error) = sealed.and_then(|()| self.sql("COMMIT")) {
+            self.roll_back();
+            self.report_health(Some(error));
+            return;
+        }
+        self.open = None;
+        self.uncommitted = 0;
+        self.journal.restart();
+        self.shared.uncommitted.store(false, Ordering::SeqCst);
+        for (_, number, listener) in self.unread.drain(..) {
+            listener.readable(number);
+        }
+    }
+
+    /// Back to the last commit. What the journal has since then is applied again before anything else.
+    fn roll_back(&mut self) {
+        self.journal.drop_group();
+        // A full disk may have rolled back already.
+        if !self.conn.is_autocommit()
+            && let Err(error) = self.sql("ROLLBACK")
+        {
+            log::error!("rolling back failed: {error}");
+        }
+        self.known = Known::default();
+        self.behind = self.journal.used() > 0;
+        self.open = None;
+    }
+
+    /// Applies the groups of the journal that SQLite lacks, and commits them.
+    fn catch_up(&mut self) -> Result<(), StoreError> {
+        let applied = applied(&self.conn)?;
+        if self.journal.number() > applied {
+            self.sql("BEGIN IMMEDIATE")?;
+            self.open = Some(Instant::now());
+            let (conn, known, now_ms) = (&self.conn, &mut self.known, now_ms());
+            let redone = self
+                .journal
+                .replay(applied, |statement| Ok::<_, Failure>(apply::redo(conn, known, now_ms, &statement)?));
+            if let Err(failure) = redone {
+                self.roll_back();
+                return Err(failure.into());
+            }
+            self.commit();
+            if self.journal.used() > 0 {
+                return Err(self.shared.health.error().unwrap_or(StoreError::Stopped));
+            }
+        }
+        self.behind = false;
+        Ok(())
+    }
+
+    fn sql(&self, sql: &str) -> Result<(), StoreError> {
+        let done = self.conn.prepare_cached(sql).and_then(|mut sql| sql.execute([]));
+        done.map(drop).map_err(|error| records::store_error(&error))
+    }
+
+    fn report_health(&self, error: Option<StoreError>) {
+        if error.is_some() || !self.behind {
+            self.shared.health.set(error);
+        }
+    }
+
+    fn answer(&mut self, job: Job, result: Result<Done, StoreError>) {
+        let seq = |result: Result<Done, StoreError>| {
+            result.map(|done| match done {
+                Done::Seq(seq) => seq,
+                Done::Outcome(_) => None,
+            })
+        };
+        match job {
+            Job::Batch { session, batch, listener } => {
+                if result.is_ok() {
+                    self.will_be_readable(session, batch.number, &listener);
+                }
+                listener.committed(batch.number, seq(result));
+            }
+            Job::Report { number, listener, .. } => listener.reported(number, seq(result)),
+            Job::Call { answer, .. } => {
+                let outcome = result.map(|done| match done {
+                    Done::Outcome(outcome) => *outcome,
+                    Done::Seq(_) => Outcome::Done,
+                });
+                // The caller may have given up waiting; the work is done either way.
+                drop(answer.send(outcome));
+            }
+        }
+    }
+
+    /// Only the last batch of each session needs to be told.
+    fn will_be_readable(&mut self, session: SessionKey, number: u64, listener: &Arc<dyn CommitListener>) {
+        if self.open.is_none() {
+            return listener.readable(number);
+        }
+        match self.unread.iter_mut().find(|(known, _, of)| *known == session && Arc::ptr_eq(of, listener)) {
+            Some((_, last, _)) => *last = number,
+            None => self.unread.push((session, number, Arc::clone(listener))),
+        }
+    }
+}
+
+impl Job {
+    /// Whether others may look at the outcome in the database at once.
+    fn wants_commit(&self) -> bool {
+        match self {
+            Self::Batch { .. } | Self::Report { .. } => false,
+            Self::Call { op, .. } => !matches!(op, Op::Claim { .. } | Op::Answer { .. } | Op::Release { .. }),
+        }
+    }
+}
+
+/// Number of the last group of the journal that SQLite has.
+fn applied(conn: &Connection) -> Result<u64, StoreError> {
+    let found: Option<String> = conn
+        .query_row("SELECT value FROM meta WHERE key = 'journal'", [], |row| row.get(0))
+        .optional()
+        .map_err(|error| records::store_error(&error))?;
+    Ok(found.and_then(|number| number.parse().ok()).unwrap_or(0))
 }
 
 fn apply(applier: &mut Applier<'_>, job: &Job) -> Result<Done, Failure> {
@@ -214,27 +453,6 @@ fn apply(applier: &mut Applier<'_>, job: &Job) -> Result<Done, Failure> {
             applier.report(*session, patch.as_deref(), event.as_ref()).map(Done::Seq)
         }
         Job::Call { op, .. } => applier.op(op).map(|outcome| Done::Outcome(Box::new(outcome))),
-    }
-}
-
-fn answer(job: Job, result: Result<Done, StoreError>) {
-    let seq = |result: Result<Done, StoreError>| {
-        result.map(|done| match done {
-            Done::Seq(seq) => seq,
-            Done::Outcome(_) => None,
-        })
-    };
-    match job {
-        Job::Batch { batch, listener, .. } => listener.committed(batch.number, seq(result)),
-        Job::Report { number, listener, .. } => listener.reported(number, seq(result)),
-        Job::Call { answer, .. } => {
-            let outcome = result.map(|done| match done {
-                Done::Outcome(outcome) => *outcome,
-                Done::Seq(_) => Outcome::Done,
-            });
-            // The caller may have given up waiting; the work is done either way.
-            drop(answer.send(outcome));
-        }
     }
 }
 

@@ -23,14 +23,13 @@ fn a_full_disk_refuses_work_loses_nothing_and_recovers_by_itself() {
     };
     assert_eq!(error, StoreError::Full);
     assert_eq!(store.health(), Some(StoreError::Full));
-    let state = SessionStore::new(store.clone(), key);
-    assert_eq!(state.keys(Table::Session, "").unwrap().len(), kept as usize);
     std::fs::remove_file(&ballast).unwrap();
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     while store.health().is_some() {
         assert!(std::time::Instant::now() < deadline, "the store did not recover");
         std::thread::yield_now();
     }
+    let state = SessionStore::new(store.clone(), key);
     assert_eq!(write(&store, key, vec![event("62811")]), Ok(Some(u64::from(kept) + 1)));
     assert_eq!(state.keys(Table::Session, "").unwrap().len(), kept as usize);
     drop((state, store));

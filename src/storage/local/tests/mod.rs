@@ -53,6 +53,8 @@ impl CommitListener for Acks {
         self.changed.notify_all();
     }
 
+    fn readable(&self, _number: u64) {}
+
     fn reported(&self, number: u64, last_seq: Result<Option<u64>, StoreError>) {
         self.committed(number, last_seq);
     }
@@ -74,7 +76,14 @@ fn write(store: &LocalStore, session: SessionKey, writes: Vec<Write>) -> Result<
     store.submit(session, Batch { number: 7, writes }, &listener).unwrap();
     let (number, result) = acks.wait(1).remove(0);
     assert_eq!(number, 7);
+    readable(store);
     result
+}
+
+/// A [`SessionStore`] sees everything durable afterwards.
+fn readable(store: &LocalStore) {
+    // Fails while the disk is full; then nothing becomes readable.
+    drop(store.call(Op::Commit));
 }
 
 fn message(chat: &str, id: &str, timestamp: u64) -> MessageRecord {

@@ -28,6 +28,7 @@ fn many_submitters_share_commits_and_each_gets_its_answers_in_order() {
             });
         }
     });
+    readable(&store);
     for key in keys {
         let state = SessionStore::new(store.clone(), key);
         let last = (BATCHES - 1).to_be_bytes();
@@ -50,6 +51,7 @@ fn a_batch_that_cannot_be_applied_fails_alone_and_as_a_whole() {
     for (number, result) in acks.wait(30) {
         assert_eq!(result.is_err(), number % 3 == 0, "{number}: {result:?}");
     }
+    readable(&store);
     let state = SessionStore::new(store, good);
     assert_eq!(state.keys(Table::Session, "").unwrap().len(), 20);
 }
