@@ -18,7 +18,7 @@
 //! | `POST /phones/{phone}/forget-sessions` | loses its Signal sessions: retry receipts follow |
 //! | `POST /phones/{phone}/reinstall` | new identity, companions unlinked, contacts told |
 //! | `POST /phones/{phone}/migrate` | its 1:1 chats are LID-addressed from now on, companions told |
-//! | `POST /phones/{phone}/faults {fault, device?, …}` | `drop`, `freeze`, `stream-error {code?, conflict?}`, `failure {reason}`, `replaced`, `delay {ms}`, `lose-receipts {on}`, `lose-answers {on}`, `low-prekeys {count}`, `redeliver`, `false-bundles {on}`, `unlink` |
+//! | `POST /phones/{phone}/faults {fault, device?, …}` | `drop`, `freeze`, `stream-error {code?, conflict?}`, `failure {reason}`, `replaced`, `delay {ms}`, `lose-receipts {on}`, `lose-answers {on}`, `low-prekeys {count}`, `redeliver`, `false-bundles {on}` (also device 0, the phone), `unlink` |
 //! | `POST /groups {creator, subject, participants, addressingMode?}` | makes a group |
 //! | `POST /groups/{group}/{add,remove,promote,demote} {actor, participant}` | changes a member |
 //! | `POST /options {lowPrekeys?, requireTokens?, requirePasskey?, aggregateReceipts?, answerDeadlineMs?, chain?}` | behaviour of the service; `chain`: `none`, `wrong-root`, `forged-leaf`, `other-key`, `expired`, `wrong-serial`, `missing-leaf`, `missing-intermediate` |

@@ -54,7 +54,7 @@ pub enum Fault {
     },
     /// Send every unanswered stanza again on the live connection.
     Redeliver,
-    /// Bundles of this device are handed out with a false signature.
+    /// Bundles of this device (0: the phone) are handed out with a false signature.
     FalseBundles {
         /// Start or end.
         on: bool,
@@ -71,8 +71,11 @@ impl Service {
     /// and the fault needs a connection.
     pub fn inject(&mut self, account: u32, device: u16, fault: &Fault, now: Now) -> Result<(), SandboxError> {
         let device = DeviceRef { account, device };
-        let target = self.device_mut(device).filter(|_| device.device != 0).ok_or_else(|| {
-            SandboxError::Invalid { field: "device", reason: "there is no such linked device".to_owned() }
+        // Device 0 is the phone: only its published keys can be tampered with.
+        let applies = device.device != 0 || matches!(fault, Fault::FalseBundles { .. });
+        let target = self.device_mut(device).filter(|_| applies).ok_or_else(|| SandboxError::Invalid {
+            field: "device",
+            reason: "there is no such linked device".to_owned(),
         })?;
         match fault {
             Fault::Failure { reason } => {
