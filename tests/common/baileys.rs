@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Lines, Process, eventually, sandbox::Sandbox};
+use super::{Lines, Process, await_texts, eventually, sandbox::Sandbox};
 
 /// A node process that holds any number of Baileys clients.
 pub struct Baileys {
@@ -148,12 +148,7 @@ impl Baileys {
 
     /// Waits until a client got exactly these texts from others, in this order.
     pub fn await_received(&self, peer: &str, group: Option<&str>, expected: &[String]) {
-        let mut got = Vec::new();
-        let _ = eventually(&format!("Baileys {peer} receives {} texts", expected.len()), || {
-            got = self.received(peer, group);
-            (got.len() >= expected.len()).then_some(())
-        });
-        assert_eq!(got, expected, "at Baileys {peer}");
+        await_texts(&format!("at Baileys {peer}"), expected, || self.received(peer, group));
     }
 
     /// # Panics

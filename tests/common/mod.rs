@@ -22,7 +22,7 @@ use std::{
 use serde_json::Value;
 
 /// Generous: the slowest machine this runs on has two busy cores.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks again until there is an answer.
 ///
@@ -132,6 +132,22 @@ pub fn exchange(method: &str, url: &str, body: Option<&Value>) -> Result<(u16, V
     let text = response.body_mut().with_config().limit(64 << 20).read_to_string()?;
     let json = serde_json::from_str(&text).unwrap_or(Value::String(text));
     Ok((response.status().as_u16(), json))
+}
+
+/// Waits until there are as many texts as expected; then they must be these, in this order.
+///
+/// # Panics
+/// When they are not, or not within [`PATIENCE`].
+pub fn await_texts(place: &str, expected: &[String], mut read: impl FnMut() -> Vec<String>) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let got = read();
+        if got.len() >= expected.len() || Instant::now() > deadline {
+            assert_eq!(got, expected, "{place}");
+            return;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Texts `1…count` of a conversation.

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Process, eventually, exchange};
+use super::{Process, await_texts, eventually, exchange};
 
 /// `whatsapp-worker --sandbox-service`.
 pub struct Sandbox {
@@ -72,7 +72,8 @@ impl Sandbox {
 
     /// LID of a phone's account, `…@lid`.
     pub fn lid(&self, phone: &str) -> String {
-        self.get(&format!("/phones/{phone}"))["lid"].as_str().unwrap().to_owned()
+        let lid = self.get(&format!("/phones/{phone}"))["lid"].clone();
+        format!("{}@lid", lid.as_str().unwrap())
     }
 
     /// Makes a group in the name of a phone and gives its JID.
@@ -95,12 +96,7 @@ impl Sandbox {
 
     /// Waits until a phone got exactly these texts from others, in this order.
     pub fn await_received(&self, phone: &str, expected: &[String]) {
-        let mut got = Vec::new();
-        let _ = eventually(&format!("{phone} receives {} texts", expected.len()), || {
-            got = self.received(phone);
-            (got.len() >= expected.len()).then_some(())
-        });
-        assert_eq!(got, expected, "at the phone {phone}");
+        await_texts(&format!("at the phone {phone}"), expected, || self.received(phone));
     }
 
     /// # Panics
@@ -108,5 +104,14 @@ impl Sandbox {
     pub fn assert_no_violations(&self) {
         let found = self.get("/violations");
         assert_eq!(found["total"], 0, "{found:#}");
+    }
+
+    /// # Panics
+    /// When the clients of this account broke a rule of the protocol.
+    pub fn assert_no_violations_of(&self, phone: &str) {
+        let found = self.get("/violations");
+        let all = found["violations"].as_array().unwrap();
+        let theirs: Vec<&Value> = all.iter().filter(|violation| violation["phone"] == phone).collect();
+        assert!(theirs.is_empty(), "{theirs:#?}");
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Process, eventually, exchange, sandbox::Sandbox};
+use super::{Process, await_texts, eventually, exchange, sandbox::Sandbox};
 
 /// `whatsapp-worker` beside a [`Sandbox`]. Its state stays when it is stopped and started again.
 pub struct Worker {
@@ -126,6 +126,15 @@ impl Worker {
         });
     }
 
+    /// Waits for a login behind the first `told` events.
+    pub fn await_login(&self, session: &str, told: usize) {
+        eventually(&format!("session {session} logs in again"), || {
+            let events = self.events(session);
+            let new = events[told..].iter().filter(|event| event["type"] == "session-status");
+            new.into_iter().any(|event| event["data"]["status"] == "connected").then_some(())
+        });
+    }
+
     /// Sends a text and gives its id once the server has it.
     pub fn send(&self, session: &str, to: &str, text: &str) -> String {
         let body = json!({ "to": to, "type": "text", "message": text });
@@ -158,12 +167,8 @@ impl Worker {
 
     /// Waits until others wrote exactly these texts in a chat, in this order.
     pub fn await_received(&self, session: &str, chat: &str, expected: &[String]) {
-        let mut got = Vec::new();
-        let _ = eventually(&format!("session {session} receives {} texts", expected.len()), || {
-            got = self.received(session, chat);
-            (got.len() >= expected.len()).then_some(())
-        });
-        assert_eq!(got, expected, "in the history of session {session}");
+        let place = format!("in the history of session {session}");
+        await_texts(&place, expected, || self.received(session, chat));
         let told: Vec<String> = self
             .events(session)
             .iter()

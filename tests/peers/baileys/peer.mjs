@@ -230,8 +230,9 @@ class Peer {
 		return { result: await this.connected().groupParticipantsUpdate(group, participants.map(toJid), action) }
 	}
 
-	async markRead({ chat, id, participant }) {
-		await this.connected().readMessages([{ remoteJid: toJid(chat), id, participant }])
+	/** `message`: its id. */
+	async markRead({ chat, message, participant }) {
+		await this.connected().readMessages([{ remoteJid: toJid(chat), id: message, participant }])
 		return {}
 	}
 
