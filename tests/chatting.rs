@@ -302,6 +302,28 @@ fn a_member_that_lost_everything_gets_the_group_message_by_retry() {
 }
 
 #[test]
+fn our_phone_gives_what_the_sender_cannot_send_again() {
+    let (mut joined, [anna, budi, _]) = three(true);
+    joined.command(anna, 1, text(BUDI, "one"));
+    joined.command(budi, 1, text(ANNA, "two"));
+    joined.pass(Duration::from_secs(1));
+    joined.crash(budi);
+    joined.clients[budi].store.clear(Table::Session);
+    joined.command(anna, 2, text(BUDI, "three"));
+    joined.cut(anna);
+    joined.connect(budi);
+    joined.pass(Duration::from_secs(3));
+    assert_eq!(received(&joined, budi).len(), 1);
+    joined.pass(Duration::from_secs(5));
+    assert_eq!(received(&joined, budi).last().unwrap(), &(ANNA.to_owned(), "three".to_owned()));
+    // The sender's own resend comes second and is dropped.
+    joined.connect(anna);
+    joined.pass(Duration::from_secs(5));
+    assert_eq!(received(&joined, budi).len(), 2);
+    joined.assert_no_violations();
+}
+
+#[test]
 fn a_new_companion_takes_part_from_its_first_minute() {
     let (mut joined, [anna, budi, _]) = three(true);
     let group = joined.world.create_group(ANNA, "Trip", &[BUDI, CARO], joined.now).unwrap();

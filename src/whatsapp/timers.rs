@@ -26,6 +26,8 @@ pub(in crate::whatsapp) enum Timer {
     MessageAck,
     /// Held-back receipts are due.
     Receipts,
+    /// Our phone is asked for messages that did not open.
+    Placeholder,
     /// Records kept in memory are written and dropped after a quiet time.
     CacheTrim,
 }
@@ -43,6 +45,7 @@ const ALL: [Timer; COUNT] = [
     Timer::PreKeys,
     Timer::MessageAck,
     Timer::Receipts,
+    Timer::Placeholder,
     Timer::CacheTrim,
 ];
 

@@ -4,7 +4,7 @@
 
 #![allow(dead_code, reason = "every test file uses a part of this")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -23,6 +23,8 @@ pub(crate) struct Joined {
     pub(crate) world: World,
     pub(crate) clients: Vec<Client>,
     pub(crate) now: Now,
+    /// Time spent inside each engine.
+    pub(crate) spent: Vec<Duration>,
     rng: ChaCha20Rng,
     fuse: Option<Fuse>,
 }
@@ -48,7 +50,14 @@ impl Joined {
     pub(crate) fn new(seed: u64) -> Self {
         let now = Now { mono: Duration::ZERO, unix_ms: 1_780_000_000_000 };
         let world = World::new(Box::new(ChaCha20Rng::seed_from_u64(seed)), now);
-        Self { world, clients: Vec::new(), now, rng: ChaCha20Rng::seed_from_u64(seed + 1), fuse: None }
+        Self {
+            world,
+            clients: Vec::new(),
+            now,
+            spent: Vec::new(),
+            rng: ChaCha20Rng::seed_from_u64(seed + 1),
+            fuse: None,
+        }
     }
 
     /// A session that has never been linked; gives back its index.
@@ -61,6 +70,7 @@ impl Joined {
             replies: Vec::new(),
             ended: Vec::new(),
         });
+        self.spent.push(Duration::ZERO);
         self.clients.len() - 1
     }
 
@@ -197,7 +207,9 @@ impl Joined {
 
     fn call(&mut self, client: usize, call: impl FnOnce(&mut Engine, &mut Ctx<'_>)) {
         let Client { engine, store, .. } = &mut self.clients[client];
+        let start = Instant::now();
         call(engine, &mut Ctx { now: self.now, rng: &mut self.rng, store });
+        self.spent[client] += start.elapsed();
     }
 
     fn obey(&mut self, index: usize, output: Output) {

@@ -313,7 +313,9 @@ impl Engine {
             Timer::Iq => self.on_iq_timer(ctx)?,
             Timer::Offline => self.on_offline_timer(ctx)?,
             Timer::PreKeys => self.on_prekey_timer(ctx)?,
-            Timer::MessageAck | Timer::Receipts | Timer::CacheTrim => self.on_message_timer(ctx, timer)?,
+            Timer::MessageAck | Timer::Receipts | Timer::Placeholder | Timer::CacheTrim => {
+                self.on_message_timer(ctx, timer)?
+            }
         }
         Ok(())
     }

@@ -80,7 +80,7 @@ impl Engine {
         let chat = self.chat_of(ctx.store, incoming, destination.as_ref())?;
         let record = self.record_of(ctx.store, incoming, chat, extract, message.encode_to_vec())?;
         self.note_ephemeral(ctx.store, &record, &message)?;
-        self.admit(ctx.store, incoming, record, is_suspect)?;
+        self.admit(ctx.store, &incoming.source.sender, record, is_suspect)?;
         Ok(false)
     }
 
@@ -94,7 +94,7 @@ impl Engine {
         let chat = self.chat_of(ctx.store, incoming, None)?;
         let extract = Extract { kind, content: String::new(), target_id: None };
         let record = self.record_of(ctx.store, incoming, chat, extract, Vec::new())?;
-        self.admit(ctx.store, incoming, record, true)
+        self.admit(ctx.store, &incoming.source.sender, record, true)
     }
 
     /// The chat's one name. A message sent from our phone says itself who it went to, when the stanza does not.
@@ -146,13 +146,14 @@ impl Engine {
     }
 
     /// Stores a message and its event, once.
-    fn admit(
+    pub(super) fn admit(
         &mut self,
         store: &dyn StateRead,
-        incoming: &Incoming<'_>,
+        author: &Jid,
         record: MessageRecord,
         is_suspect: bool,
     ) -> Result<(), EngineError> {
+        self.no_longer_missing(&record.id);
         let hash = Admitted::hash(&record);
         if self.messages.admitted.contains(hash)
             || is_suspect
@@ -161,7 +162,7 @@ impl Engine {
             log::debug!("a message came again");
             return Ok(());
         }
-        if !self.may_change_target(store, incoming, &record)? {
+        if !self.may_change_target(store, author, &record)? {
             log::warn!("dropped a {} of somebody else's message", record.kind);
             return Ok(());
         }
@@ -175,7 +176,7 @@ impl Engine {
     fn may_change_target(
         &mut self,
         store: &dyn StateRead,
-        incoming: &Incoming<'_>,
+        author: &Jid,
         record: &MessageRecord,
     ) -> Result<bool, EngineError> {
         let Some(target_id) = record.target_id.as_deref() else { return Ok(true) };
@@ -187,9 +188,7 @@ impl Engine {
         if target.sender.same_user(&record.sender) {
             return Ok(true);
         }
-        Ok(is_revoke
-            && record.chat.is_group()
-            && self.is_group_admin(store, &record.chat, &incoming.source.sender)?)
+        Ok(is_revoke && record.chat.is_group() && self.is_group_admin(store, &record.chat, author)?)
     }
 
     /// Keeps the chat's timer: set by a protocol message, repeated in every message of the chat.

@@ -2,7 +2,8 @@
 //!
 //! Out: [`send`] accepts and keeps [`job`]s in order, [`fanout`] encrypts and builds the stanza, [`outcome`] reads the
 //! server's ack by the table in [`ack`]. In: [`receive`] opens, [`intake`] stores, [`protocol`] keeps what devices tell
-//! each other, [`receipt`] answers. When something does not open, [`retry`] asks and [`resend`] answers. [`records`] is
+//! each other, [`receipt`] answers. When something does not open, [`retry`] asks the sender,
+//! [`placeholder`] our phone, and [`resend`] answers others who ask. [`records`] is
 //! the cache of Signal records under all of it. The small ones ([`padding`], [`phash`], [`namespace`], [`content`],
 //! [`source`], [`limiter`]) are pure.
 
@@ -20,6 +21,7 @@ mod namespace;
 mod outcome;
 mod padding;
 mod phash;
+mod placeholder;
 mod protocol;
 mod receipt;
 mod receive;
@@ -88,6 +90,8 @@ pub(in crate::whatsapp) struct Messages {
     receipts: receipt::HeldReceipts,
     /// Resends that wait for a bundle.
     resends: Vec<resend::Resend>,
+    /// Messages our phone is going to be asked for.
+    missing: Vec<placeholder::Missing>,
     /// Retry receipts answered on this connection.
     answered: Cache<String, ()>,
     /// Budget of retry receipts we send, per sender.
@@ -115,6 +119,7 @@ impl Default for Messages {
             admitted: intake::Admitted::default(),
             receipts: receipt::HeldReceipts::default(),
             resends: Vec::new(),
+            missing: Vec::new(),
             answered: Cache::new(CACHED_RETRIES),
             asking: limiter::Limiter::default(),
             answering: limiter::Limiter::default(),
@@ -147,7 +152,7 @@ impl Engine {
         self.prune_counters(ctx)
     }
 
-    /// One of the timers `MessageAck`, `Receipts`, `CacheTrim` fired.
+    /// One of the timers `MessageAck`, `Receipts`, `Placeholder`, `CacheTrim` fired.
     pub(in crate::whatsapp) fn on_message_timer(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -159,6 +164,7 @@ impl Engine {
                 self.flush_receipts();
                 Ok(())
             }
+            Timer::Placeholder => self.on_placeholder_timer(ctx),
             Timer::CacheTrim => {
                 self.trim_caches();
                 Ok(())

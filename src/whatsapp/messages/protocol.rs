@@ -62,6 +62,11 @@ impl Engine {
                     self.on_lid_mappings(ctx, payload)?;
                 }
             }
+            Type::PeerDataOperationRequestResponseMessage if incoming.source.sender.device == 0 => {
+                if let Some(response) = &protocol.peer_data_operation_request_response_message {
+                    self.on_placeholders(ctx, response)?;
+                }
+            }
             other => log::debug!("passed over protocol message {}", other.as_str_name()),
         }
         Ok(true)

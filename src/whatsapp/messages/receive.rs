@@ -308,11 +308,16 @@ impl Engine {
     fn on_without_content(&mut self, ctx: &mut Ctx<'_>, incoming: &Incoming<'_>) -> Result<(), EngineError> {
         match incoming.stanza.find("unavailable") {
             Some(unavailable) => {
-                let kind = match unavailable.get("type").as_deref() {
-                    Some("view_once" | "view_once_unavailable_fanout") => "view_once",
-                    _ => "unavailable",
-                };
-                self.store_placeholder(ctx, incoming, kind)?;
+                match unavailable.get("type").as_deref() {
+                    Some("view_once" | "view_once_unavailable_fanout") => {
+                        self.store_placeholder(ctx, incoming, "view_once")?;
+                    }
+                    Some("bot_unavailable_fanout" | "hosted_unavailable_fanout") => {
+                        self.store_placeholder(ctx, incoming, "unavailable")?;
+                    }
+                    // Only our phone has it, e.g. the first message after a click on an ad.
+                    _ => self.miss(ctx, incoming),
+                }
                 self.ack(incoming.stanza);
                 Ok(())
             }

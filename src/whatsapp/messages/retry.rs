@@ -83,6 +83,9 @@ impl Engine {
         let count = self.count_retry(ctx, &counter_key(&source.sender, &incoming.id), asked)?;
         let within_budget = self.messages.asking.take(&source.sender.to_user(), ctx.now.mono);
         if count <= MAX_RETRIES && within_budget {
+            if count == 1 {
+                self.miss(ctx, incoming);
+            }
             if count == 1 && !hide {
                 let chat = self.chat_of(ctx.store, incoming, None)?;
                 let sender = self.display_name(ctx.store, &source.sender)?;

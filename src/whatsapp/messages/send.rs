@@ -240,6 +240,9 @@ impl Engine {
     ) -> Result<(), EngineError> {
         self.messages.paused_until = None;
         self.messages.pause_step = 0;
+        if !self.messages.missing.is_empty() {
+            self.arm(Timer::Placeholder, ctx.now.mono);
+        }
         self.find_pending(ctx)?;
         self.pump(ctx)
     }
