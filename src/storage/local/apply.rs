@@ -5,14 +5,12 @@
 
 use std::{cell::RefCell, collections::HashMap};
 
-use rand_core::{OsRng, RngCore};
 use rusqlite::{Connection, OptionalExtension, ToSql, params, params_from_iter, types::Value};
 
 use super::{
-    Claim, IdempotencyRecord, SessionKey, SessionPatch, SessionRow, StoreError,
+    Claim, SessionKey, SessionPatch, SessionRow, StoreError,
     journal::{Journal, Redo},
     records,
-    writer::Op,
 };
 use crate::{
     storage::events,
@@ -23,17 +21,11 @@ use crate::{
     },
 };
 
-/// Events kept per session: the newest ones, and none older than [`EVENTS_KEPT_MS`] (the last one always stays,
-/// it carries the count).
-pub(super) const EVENTS_KEPT: i64 = 10_000;
-/// Seven days.
-pub(super) const EVENTS_KEPT_MS: i64 = 7 * 24 * 3_600_000;
-/// An idempotency key is remembered for a day.
-pub(super) const IDEMPOTENCY_KEPT_MS: i64 = 24 * 3_600_000;
+/// Events kept per session: the newest ones, and none older than [`super::ops::EVENTS_KEPT_MS`] (the last one always
+/// stays, it carries the count).
+const EVENTS_KEPT: i64 = 10_000;
 /// Old events are cut off each time this many new ones came.
 const PRUNE_EVERY: i64 = 256;
-/// Rows removed in one transaction, so that nobody waits long behind a deletion or a clean-up.
-const ROWS_AT_ONCE: i64 = 2_000;
 /// Chat numbers remembered over all sessions, about 100 bytes each.
 const CHATS_KNOWN: usize = 20_000;
 /// Bits of the sort key below the second.
@@ -61,7 +53,7 @@ pub(super) struct Known {
 }
 
 #[derive(Default)]
-struct KnownSession {
+pub(super) struct KnownSession {
     last_seq: i64,
     /// Last second a message was filed under, and the last sort key given out in it.
     last_second: i64,
@@ -99,7 +91,7 @@ const ADD_MESSAGE: &str =
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
      ON CONFLICT (session, id, chat, sender) DO NOTHING";
 
-type Result<T> = std::result::Result<T, Failure>;
+pub(super) type Result<T> = std::result::Result<T, Failure>;
 
 /// Why a piece of work failed: the database, or the work itself.
 #[derive(Debug)]
@@ -171,46 +163,6 @@ impl Applier<'_> {
         Ok(last_seq)
     }
 
-    /// Anything that is not an engine's batch.
-    pub(super) fn op(&mut self, op: &Op) -> Result<Outcome> {
-        match op {
-            Op::Create { id, user_id, name } => self.create(id, user_id, name.as_deref()),
-            Op::Claim { session, key, request_hash, message_id } => {
-                self.claim(session.0, key, request_hash, message_id)
-            }
-            Op::Answer { session, key, answer } => {
-                self.run(
-                    "UPDATE idempotency SET status = ?3, body = ?4 WHERE session = ?1 AND key = ?2",
-                    params![session.0, key, answer.status, answer.body],
-                )?;
-                Ok(Outcome::Done)
-            }
-            Op::Release { session, key } => {
-                self.run("DELETE FROM idempotency WHERE session = ?1 AND key = ?2", params![session.0, key])?;
-                Ok(Outcome::Done)
-            }
-            Op::Update { session, patch, event } => {
-                self.report(*session, Some(patch), event.as_ref()).map(Outcome::Seq)
-            }
-            Op::Forget { session } => {
-                self.run("DELETE FROM state WHERE session = ?1", params![session.0])?;
-                Ok(Outcome::Done)
-            }
-            Op::MarkDeleted { session } => self.mark_deleted(session.0),
-            Op::DeleteSome { session } => self.delete_some(session.0),
-            Op::Tidy => self.tidy(),
-            Op::Commit => Ok(Outcome::Done),
-            Op::Probe => {
-                self.run(
-                    "INSERT INTO meta (key, value) VALUES ('probe', ?1)
-                     ON CONFLICT DO UPDATE SET value = excluded.value",
-                    params![self.now_ms.to_string()],
-                )?;
-                Ok(Outcome::Done)
-            }
-        }
-    }
-
     /// A change of the session's row with the event that tells of it.
     pub(super) fn report(
         &mut self,
@@ -250,7 +202,7 @@ impl Applier<'_> {
     }
 
     /// Executes a statement that changes something, and notes it for the journal.
-    fn run(&self, sql: &'static str, params: &[&dyn ToSql]) -> rusqlite::Result<usize> {
+    pub(super) fn run(&self, sql: &'static str, params: &[&dyn ToSql]) -> rusqlite::Result<usize> {
         let changed = self.conn.prepare_cached(sql)?.execute(params)?;
         if changed > 0 {
             self.journal.borrow_mut().add(sql, params)?;
@@ -259,7 +211,7 @@ impl Applier<'_> {
     }
 
     /// Makes sure that the session exists and its counters are known.
-    fn session(&mut self, session: i64) -> Result<&mut KnownSession> {
+    pub(super) fn session(&mut self, session: i64) -> Result<&mut KnownSession> {
         if self.known.chats > CHATS_KNOWN {
             self.known.sessions.clear();
             self.known.chats = 0;
@@ -408,147 +360,7 @@ impl Applier<'_> {
         Ok(records::unsigned(seq))
     }
 
-    fn create(&mut self, id: &str, user_id: &str, name: Option<&str>) -> Result<Outcome> {
-        let mut uid = [0u8; 8];
-        OsRng.fill_bytes(&mut uid);
-        let uid = uid.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let added = self.run(
-            "INSERT INTO sessions (id, uid, user_id, name, status, wanted, created_ms, updated_ms)
-             VALUES (?1, ?2, ?3, ?4, 'disconnected', 0, ?5, ?5) ON CONFLICT (id) DO NOTHING",
-            params![id, uid, user_id, name, self.now_ms],
-        )?;
-        let sql = format!("SELECT {} FROM sessions WHERE key = ?1", records::SESSION_COLUMNS);
-        let row = match added {
-            0 => None,
-            _ => Some(self.conn.query_row(&sql, [self.conn.last_insert_rowid()], records::session_row)?),
-        };
-        Ok(Outcome::Session(row))
-    }
-
-    fn update(&mut self, session: i64, patch: &SessionPatch) -> Result<()> {
-        let text = |value: &Option<Option<String>>| value.clone().flatten();
-        self.run(
-            "UPDATE sessions SET updated_ms = ?2, status = coalesce(?3, status),
-                 phone = iif(?4, ?5, phone), lid = iif(?6, ?7, lid), push_name = iif(?8, ?9, push_name),
-                 wanted = coalesce(?10, wanted), error = iif(?11, ?12, error),
-                 last_activity_ms = iif(?13 IS NULL, last_activity_ms, max(coalesce(last_activity_ms, 0), ?13))
-             WHERE key = ?1",
-            params![
-                session,
-                self.now_ms,
-                patch.status,
-                patch.phone.is_some(),
-                text(&patch.phone),
-                patch.lid.is_some(),
-                text(&patch.lid),
-                patch.push_name.is_some(),
-                text(&patch.push_name),
-                patch.wanted,
-                patch.error.is_some(),
-                text(&patch.error),
-                patch.last_activity_ms.map(records::int)
-            ],
-        )?;
-        Ok(())
-    }
-
-    fn claim(
-        &mut self,
-        session: i64,
-        key: &str,
-        request_hash: &[u8; 32],
-        message_id: &str,
-    ) -> Result<Outcome> {
-        self.session(session)?;
-        let params = params![session, key, request_hash, message_id, self.now_ms];
-        let expired = self.now_ms - IDEMPOTENCY_KEPT_MS;
-        self.run(
-            "DELETE FROM idempotency WHERE session = ?1 AND key = ?2 AND created_ms < ?3",
-            params![session, key, expired],
-        )?;
-        let added = self.run(
-            "INSERT INTO idempotency (session, key, request_hash, message_id, created_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
-            params,
-        )?;
-        if added > 0 {
-            return Ok(Outcome::Claim(Claim::New));
-        }
-        let record: IdempotencyRecord = self
-            .conn
-            .prepare_cached(records::IDEMPOTENCY_QUERY)?
-            .query_row(params![session, key], records::idempotency_record)?;
-        Ok(Outcome::Claim(Claim::Existing(record)))
-    }
-
-    /// Frees the public id at once; the rows follow piece by piece, and at the next start if we die here.
-    fn mark_deleted(&mut self, session: i64) -> Result<Outcome> {
-        self.run(
-            "UPDATE sessions SET deleting = 1, wanted = 0, id = '#deleted-' || key
-             WHERE key = ?1 AND deleting = 0",
-            params![session],
-        )?;
-        self.forget(session);
-        Ok(Outcome::Done)
-    }
-
-    fn delete_some(&mut self, session: i64) -> Result<Outcome> {
-        const PIECES: [&str; 6] = [
-            "DELETE FROM state WHERE session = ?1 AND (tbl, key) IN
-                 (SELECT tbl, key FROM state WHERE session = ?1 LIMIT ?2)",
-            "DELETE FROM events WHERE session = ?1 AND seq IN
-                 (SELECT seq FROM events WHERE session = ?1 LIMIT ?2)",
-            "DELETE FROM receipts WHERE session = ?1 AND sort IN
-                 (SELECT sort FROM receipts WHERE session = ?1 LIMIT ?2)",
-            "DELETE FROM messages WHERE session = ?1 AND sort IN
-                 (SELECT sort FROM messages WHERE session = ?1 LIMIT ?2)",
-            "DELETE FROM idempotency WHERE session = ?1 AND key IN
-                 (SELECT key FROM idempotency WHERE session = ?1 LIMIT ?2)",
-            "DELETE FROM chats WHERE session = ?1 AND key IN
-                 (SELECT key FROM chats WHERE session = ?1 LIMIT ?2)",
-        ];
-        for piece in PIECES {
-            if self.run(piece, params![session, ROWS_AT_ONCE])? > 0 {
-                return Ok(Outcome::More(true));
-            }
-        }
-        self.run("DELETE FROM sessions WHERE key = ?1 AND deleting = 1", params![session])?;
-        Ok(Outcome::More(false))
-    }
-
-    /// Drops expired idempotency keys and events past their age, a bounded number at a time.
-    fn tidy(&mut self) -> Result<Outcome> {
-        let keys = self.run(
-            "DELETE FROM idempotency WHERE (session, key) IN
-                 (SELECT session, key FROM idempotency WHERE created_ms < ?1 LIMIT ?2)",
-            params![self.now_ms - IDEMPOTENCY_KEPT_MS, ROWS_AT_ONCE],
-        )?;
-        let sessions = self
-            .conn
-            .prepare_cached("SELECT key FROM sessions")?
-            .query_map([], |row| row.get(0))?
-            .collect::<rusqlite::Result<Vec<i64>>>()?;
-        let mut events = 0;
-        for session in sessions {
-            events += self.tidy_events(session)?;
-        }
-        let full = usize::try_from(ROWS_AT_ONCE).unwrap_or(usize::MAX);
-        Ok(Outcome::More(keys >= full || events >= full))
-    }
-
-    /// Events of a session get older with smaller numbers, so the walk ends at the first young one. The last one
-    /// stays whatever its age.
-    fn tidy_events(&self, session: i64) -> rusqlite::Result<usize> {
-        self.run(
-            "DELETE FROM events WHERE session = ?1 AND seq IN
-                 (SELECT seq FROM events WHERE session = ?1 AND seq < coalesce(
-                      (SELECT seq FROM events WHERE session = ?1 AND created_ms >= ?2 ORDER BY seq LIMIT 1),
-                      (SELECT max(seq) FROM events WHERE session = ?1)) LIMIT ?3)",
-            params![session, self.now_ms - EVENTS_KEPT_MS, ROWS_AT_ONCE],
-        )
-    }
-
-    fn forget(&mut self, session: i64) {
+    pub(super) fn forget(&mut self, session: i64) {
         self.known.sessions.remove(&session);
         self.known.session_counts.remove(&session);
     }

@@ -9,6 +9,7 @@
 
 mod apply;
 mod journal;
+mod ops;
 mod reader;
 mod records;
 mod schema;

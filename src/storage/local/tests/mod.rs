@@ -18,10 +18,12 @@ use crate::whatsapp::{
     state::{Batch, StateRead, Table, Write},
 };
 
+type Ack = (u64, Result<Option<u64>, StoreError>);
+
 /// Collects what the store thread says.
 #[derive(Default)]
 struct Acks {
-    seen: Mutex<Vec<(u64, Result<Option<u64>, StoreError>)>>,
+    seen: Mutex<Vec<Ack>>,
     changed: Condvar,
 }
 
@@ -32,7 +34,7 @@ impl Acks {
     }
 
     /// Waits for `count` answers; all that came.
-    fn wait(&self, count: usize) -> Vec<(u64, Result<Option<u64>, StoreError>)> {
+    fn wait(&self, count: usize) -> Vec<Ack> {
         self.wait_for(count);
         self.seen.lock().unwrap().clone()
     }
