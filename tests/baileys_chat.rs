@@ -4,7 +4,9 @@
 mod common;
 
 use common::{
+    await_texts,
     baileys::Baileys,
+    eventually,
     sandbox::Sandbox,
     texts,
     worker::{Worker, chat},
@@ -80,6 +82,7 @@ impl Conversation {
         self.worker.await_status("ours", "connected");
         self.baileys.connect("theirs");
         self.we_write(texts("ours after restarts", 5));
+        self.check();
         self.they_write(texts("theirs after restarts", 5));
         self.check();
 
@@ -95,10 +98,25 @@ impl Conversation {
         self.check();
 
         self.we_write(texts("ours at the end", 1));
+        self.check();
         self.they_write(texts("theirs at the end", 1));
         self.check();
+        self.we_know_what_was_read();
         self.baileys.assert_no_trouble();
         self.sandbox.assert_no_violations();
+    }
+
+    fn we_know_what_was_read(&self) {
+        // Baileys reports its own texts as well.
+        let messages = self.baileys.events("theirs", "message");
+        let last = messages.iter().rfind(|message| message["fromMe"] == false).unwrap();
+        let read = json!({ "chat": last["chat"], "message": last["id"] });
+        self.baileys.ask("theirs", "markRead", &read);
+        eventually("the last text is read", || {
+            let history = self.worker.history("ours");
+            let read = history.iter().find(|message| message["id"] == last["id"]).unwrap();
+            (read["status"] == "read").then_some(())
+        });
     }
 }
 
@@ -121,4 +139,31 @@ fn a_client_linked_by_code_writes_first_to_us() {
     chat.we_write(texts("our first", 1));
     chat.check();
     chat.go_on();
+}
+
+/// Baileys uses message keys twice when it sends and receives at the same moment; what it says it sent arrives even so.
+#[test]
+fn both_write_at_once_before_either_knows_the_other() {
+    let chat = Conversation::start(true, |baileys, sandbox| baileys.link(sandbox, "theirs", THEIRS));
+    let Conversation { worker, baileys, our_address, .. } = &chat;
+    let ours = texts("ours", 10);
+    let theirs = std::thread::scope(|scope| {
+        scope.spawn(|| ours.iter().for_each(|text| drop(worker.send("ours", THEIRS, text))));
+        let send = |text: &String| {
+            let order = json!({ "to": our_address, "text": text, "acked": true });
+            baileys.try_ask("theirs", "sendText", &order).is_ok()
+        };
+        texts("theirs", 10).into_iter().filter(send).collect::<Vec<_>>()
+    });
+    let sorted = |mut texts: Vec<String>| {
+        texts.sort();
+        texts
+    };
+    let expected = sorted(theirs);
+    await_texts("in our history", &expected, || {
+        sorted(worker.received("ours", &common::worker::chat(THEIRS)))
+    });
+    let expected = sorted(ours.clone());
+    await_texts("at Baileys", &expected, || sorted(baileys.received("theirs", None)));
+    chat.sandbox.assert_no_violations_of(OURS);
 }

@@ -6,6 +6,7 @@
 //! | what came | answer |
 //! |---|---|
 //! | decrypted, or decrypted before | delivery receipt |
+//! | a text never seen, under a message key that was used before | retry receipt and plain ack |
 //! | cannot be decrypted | retry receipt and plain ack: a nack would block the offline queue |
 //! | decrypted to nonsense | nack 491 |
 //! | no content for companions, channel, status | ack |
@@ -127,13 +128,17 @@ impl Engine {
             || !self.is_drained()
             || incoming.stanza.value("offline").is_some()
             || is_resend;
-        let any = opened.duplicate || !opened.messages.is_empty();
+        let taken_in = !opened.messages.is_empty();
+        let any = opened.duplicate || taken_in;
         let mut history = false;
         for message in opened.messages {
             history |= self.take_in(ctx, incoming, message, is_suspect)?;
         }
         if let Some(error) = opened.failure {
             return self.ask_resend(ctx, incoming, error.retry_code(), opened.hide);
+        }
+        if opened.duplicate && !taken_in && self.is_unheard_of(ctx, incoming)? {
+            return self.ask_resend(ctx, incoming, SignalError::Duplicate.retry_code(), opened.hide);
         }
         if is_resend {
             self.forget_counter(ctx.store, &incoming.source.sender, &incoming.id)?;
@@ -144,6 +149,19 @@ impl Engine {
             _ => self.send_delivery(ctx, incoming, history),
         }
         Ok(())
+    }
+
+    /// A message key that was used before, in a message that never was: its sender used the key twice, as Baileys
+    /// does when it sends and receives at the same moment. Without a resend the text would be lost.
+    fn is_unheard_of(&mut self, ctx: &mut Ctx<'_>, incoming: &Incoming<'_>) -> Result<bool, EngineError> {
+        let source = &incoming.source;
+        let is_chat = matches!(source.kind, ChatKind::Direct | ChatKind::Group);
+        if source.from_me || !is_chat || !incoming.stanza.has("type", "text") {
+            return Ok(false);
+        }
+        let chat = self.chat_of(ctx.store, incoming, None)?;
+        let sender = self.display_name(ctx.store, &source.sender)?;
+        Ok(self.state.message(ctx.store, &chat, &incoming.id, Some(&sender))?.is_none())
     }
 
     fn open_all(
