@@ -105,7 +105,6 @@ fn a_session_lost_by_us_is_made_anew() {
     let events = pair.worker.events("ours");
     assert!(events.iter().any(|event| event["type"] == "message-undecryptable"), "{events:#?}");
     pair.both_write("after we forgot");
-    pair.sandbox.assert_no_violations();
 }
 
 #[test]
