@@ -164,7 +164,7 @@ impl Baileys {
 }
 
 /// Node 20 or newer: from `PATH`, or the one `tests/run --setup` installs.
-fn node() -> Option<PathBuf> {
+pub fn node() -> Option<PathBuf> {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/node/node_modules");
     let own =
         std::fs::read_dir(tools).into_iter().flatten().flatten().map(|entry| entry.path().join("bin/node"));

@@ -57,6 +57,10 @@ impl Worker {
         });
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.child.id()
+    }
+
     /// SIGTERM.
     pub fn stop(&mut self) -> ExitStatus {
         self.process.terminate()
