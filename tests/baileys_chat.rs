@@ -1,6 +1,8 @@
 //! The real Baileys client chats with our sessions: both ways, each as the first to write, through restarts and
 //! with one side offline. Every text arrives once, in order, and nobody breaks a rule of the protocol.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 mod common;
 
 use common::{

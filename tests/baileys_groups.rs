@@ -1,5 +1,7 @@
 //! Groups of three: one of our sessions, the real Baileys client, and a phone.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 mod common;
 
 use common::{

@@ -1,6 +1,8 @@
 //! Lost and spoiled Signal sessions between our session and the real Baileys client: retry receipts bring every text
 //! after all, once, in both directions.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 mod common;
 
 use common::{

@@ -1,5 +1,7 @@
 //! What the log says of people and what they write: above debug level nothing, and never the text.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 mod common;
 
 use common::{

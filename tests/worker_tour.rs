@@ -1,5 +1,7 @@
 //! The whole way from outside: the program as a process, sessions over REST, phones in the sandbox.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 mod common;
 
 use common::{
