@@ -97,7 +97,10 @@ impl Target {
 
     /// Connects, with a deadline for the whole of it.
     pub(super) fn dial(&self) -> Result<Connection, DialError> {
-        let deadline = Instant::now() + DIAL;
+        self.dial_until(Instant::now() + DIAL)
+    }
+
+    fn dial_until(&self, deadline: Instant) -> Result<Connection, DialError> {
         let mut tcp = self.tcp(deadline)?;
         let mut tls = ClientConnection::new(Arc::clone(&self.tls), self.name.clone())
             .map_err(|source| DialError::Tls { host: self.host.clone(), source })?;
@@ -231,44 +234,4 @@ fn tls_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_of_both_families_are_tried_by_turns() {
-        let parse =
-            |list: &[&str]| list.iter().map(|text| text.parse().unwrap()).collect::<Vec<SocketAddr>>();
-        let mixed = by_turns(parse(&["[::1]:1", "[::2]:1", "[::3]:1", "127.0.0.1:1"]));
-        assert_eq!(mixed, parse(&["[::1]:1", "127.0.0.1:1", "[::2]:1", "[::3]:1"]));
-        let mixed = by_turns(parse(&["127.0.0.1:1", "[::1]:1", "[::2]:1"]));
-        assert_eq!(mixed, parse(&["127.0.0.1:1", "[::1]:1", "[::2]:1"]));
-        assert!(by_turns(Vec::new()).is_empty());
-    }
-
-    #[test]
-    fn urls_are_read_or_refused_with_their_text() {
-        let target = Target::new("wss://web.whatsapp.com/ws/chat", None).unwrap();
-        assert_eq!(
-            (target.host.as_str(), target.port, target.path.as_str()),
-            ("web.whatsapp.com", 443, "/ws/chat")
-        );
-        let target = Target::new("wss://127.0.0.1:4443", None).unwrap();
-        assert_eq!((target.host.as_str(), target.port, target.path.as_str()), ("127.0.0.1", 4443, "/"));
-        let target = Target::new("wss://[::1]:4443/x", None).unwrap();
-        assert_eq!((target.host.as_str(), target.port), ("::1", 4443));
-        for bad in
-            ["ws://h/", "wss://", "wss://h:0/", "wss://h:x/", "wss://u@h/", "wss://a:b:1/", "wss://h/a b"]
-        {
-            let error = Target::new(bad, None).map(drop).unwrap_err();
-            assert!(error.contains(bad), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_ca_file_without_certificates_is_refused() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let error = Target::new("wss://h/", Some(file.path())).map(drop).unwrap_err();
-        assert!(error.contains("no certificate"), "{error}");
-        assert!(Target::new("wss://h/", Some(Path::new("/nonexistent/ca.pem"))).is_err());
-    }
-}
+mod tests;
