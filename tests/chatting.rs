@@ -1,5 +1,7 @@
 //! Sessions chat with phones and with each other through the simulated WhatsApp: texts, receipts, retries, groups.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 mod joined;
 
 use std::time::Duration;

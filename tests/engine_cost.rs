@@ -2,6 +2,8 @@
 //!
 //! `cargo test --release --test engine_cost -- --ignored --nocapture`
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 mod joined;
 
 use std::time::{Duration, Instant};

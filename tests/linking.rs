@@ -1,5 +1,7 @@
 //! The engine against the simulated WhatsApp: linking, login, what ends a session. No stanza of ours breaks a rule.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 mod joined;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The README tells the truth: its settings are the program's settings, and its tour works.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 mod common;
 
 use std::{

@@ -1,5 +1,7 @@
 //! The sandbox's control API over HTTP: phones without any client.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 use std::{
     net::TcpStream,
     time::{Duration, Instant},

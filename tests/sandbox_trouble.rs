@@ -1,6 +1,8 @@
 //! Sessions in trouble that only the sandbox can make: a phone that lies, forged bundles, migration, reinstalled
 //! phones, demanded tokens and passkeys, answers that get lost.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 mod joined;
 
 use std::time::Duration;

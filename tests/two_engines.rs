@@ -4,6 +4,8 @@
 //!
 //! Each run is decided by its seed. Repeat one: `SEED=17 cargo test --test two_engines`. More: `SEEDS=2000 …`.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 mod joined;
 
 use std::{
@@ -46,12 +48,15 @@ impl Run {
         for number in NUMBERS {
             let phone = NewPhone::number(number);
             let phone = if migrated { phone } else { phone.not_migrated() };
-            joined.world.add_phone(phone, joined.now).unwrap();
+            joined.world.add_phone(phone, joined.now).expect("the number is free");
         }
         for number in NUMBERS {
             joined.add_linked(number);
         }
-        let group = joined.world.create_group(NUMBERS[0], "Chaos", &NUMBERS[1..], joined.now).unwrap();
+        let group = joined
+            .world
+            .create_group(NUMBERS[0], "Chaos", &NUMBERS[1..], joined.now)
+            .expect("the members exist");
         joined.settle();
         Self { joined, rng, group, said: HashMap::new(), next_command: 1 }
     }
@@ -63,7 +68,8 @@ impl Run {
     fn say(&mut self, sender: usize) {
         let to_group = self.below(3) == 0;
         let recipient = (sender + 1 + self.below(2)) % 3;
-        let to: Jid = if to_group { self.group.parse().unwrap() } else { Jid::pn(NUMBERS[recipient]) };
+        let to: Jid =
+            if to_group { self.group.parse().expect("a group JID") } else { Jid::pn(NUMBERS[recipient]) };
         let body = format!("text {}", self.next_command);
         self.said.insert(body.clone(), (sender, (!to_group).then_some(recipient)));
         let content = OutgoingContent::Text { body, quote: None, mentions: vec![] };

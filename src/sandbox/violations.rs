@@ -22,7 +22,7 @@ pub struct Violation {
     pub stanza: String,
 }
 
-/// All violations so far, oldest dropped beyond [`MAX_KEPT`].
+/// All violations so far, oldest dropped beyond `MAX_KEPT`.
 #[derive(Debug, Default)]
 pub struct Violations {
     kept: std::collections::VecDeque<Violation>,

@@ -10,6 +10,7 @@
 //! `LOAD_SESSIONS` (1000), `LOAD_MESSAGES` (20000), `LOAD_IDLE_S` (60), `LOAD_WINDOW` (6: sends under way per session),
 //! `LOAD_BAILEYS_SESSIONS` (100), `LOAD_BAILEYS_MESSAGES` (2000) change the size.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 #![allow(unreachable_pub, reason = "modules of a test program")]
 
 #[path = "../common/mod.rs"]

@@ -4,7 +4,7 @@
 //! server's ack by the table in [`ack`]. In: [`receive`] opens, [`intake`] stores, [`protocol`] keeps what devices tell
 //! each other, [`receipt`] answers. When something does not open, [`retry`] asks the sender,
 //! [`placeholder`] our phone, and [`resend`] answers others who ask. [`records`] is
-//! the cache of Signal records under all of it. The small ones ([`padding`], [`phash`], [`namespace`], [`content`],
+//! the cache of Signal records under all of it. The small ones ([`padding`], [`mod@phash`], [`namespace`], [`content`],
 //! [`source`], [`limiter`]) are pure.
 
 mod ack;
