@@ -48,35 +48,23 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Reads one answer: status, head, body.
+/// Reads one answer and not a byte of the next: status, head, body.
 fn read_answer(stream: &mut TcpStream) -> std::io::Result<(u16, String, Vec<u8>)> {
-    let mut bytes = Vec::new();
-    let mut buffer = [0; 16384];
-    loop {
-        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
-            let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
-            let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-            let field = |name: &str| {
-                head.lines().find_map(|line| {
-                    let (key, value) = line.split_once(':')?;
-                    key.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
-                })
-            };
-            let length: usize = field("content-length").map_or(0, |text| text.parse().unwrap());
-            let mut body = bytes[end + 4..].to_vec();
-            while body.len() < length {
-                match stream.read(&mut buffer)? {
-                    0 => return Err(ErrorKind::UnexpectedEof.into()),
-                    count => body.extend_from_slice(&buffer[..count]),
-                }
-            }
-            return Ok((status, head, body));
-        }
-        match stream.read(&mut buffer)? {
-            0 => return Err(ErrorKind::UnexpectedEof.into()),
-            count => bytes.extend_from_slice(&buffer[..count]),
-        }
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
     }
+    let head = String::from_utf8(head).unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let length = head.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        key.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().unwrap())
+    });
+    let mut body = vec![0; length.unwrap_or(0)];
+    stream.read_exact(&mut body)?;
+    Ok((status, head, body))
 }
 
 fn exchange(address: SocketAddr, request: &[u8]) -> (u16, String, Vec<u8>) {
