@@ -102,3 +102,13 @@ pub fn resident_kib(pid: u32) -> f64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
+
+/// Times that threads which live now went to sleep or were put aside.
+pub fn switches(pid: u32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    let counts = threads.filter_map(|thread| {
+        let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        text.trim().rsplit(' ').next()?.parse::<u64>().ok()
+    });
+    counts.sum()
+}

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     client::Client,
@@ -139,6 +139,18 @@ impl<'a> Fleet<'a> {
         let cost = started.until_quiet(wall, count);
         assert_eq!(total() - before, count as u64, "every message is in the history");
         cost
+    }
+}
+
+impl Fleet<'_> {
+    /// # Panics
+    /// When one of our sessions broke a rule of the protocol. Baileys does (it leaves the service's pings unanswered).
+    pub fn assert_no_violations(&self) {
+        let found = self.sandbox.get("/violations");
+        let all = found["violations"].as_array().expect("a list");
+        let is_ours = |violation: &&Value| self.phones.iter().any(|ours| violation["phone"] == ours.as_str());
+        let ours: Vec<_> = all.iter().filter(is_ours).collect();
+        assert!(ours.is_empty(), "{ours:#?}");
     }
 }
 
