@@ -111,3 +111,6 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+pub(in crate::whatsapp) mod tests;

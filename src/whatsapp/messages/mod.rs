@@ -193,3 +193,6 @@ impl Engine {
         self.groups.trim();
     }
 }
+
+#[cfg(test)]
+mod tests;
