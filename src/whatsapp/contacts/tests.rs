@@ -15,6 +15,7 @@ use crate::whatsapp::{
     messages::phash,
     model::Output,
     pairing::Credentials,
+    signal::prekey::SignedPreKeyRecord,
     state::{StateRead, Table},
     testing::MemoryStore,
 };
@@ -35,14 +36,19 @@ impl Bench {
             device_name: "test".into(),
         };
         let mut engine = Engine::new(config);
+        let credentials = Credentials::generate(&mut rng);
+        let id = credentials.signed_prekey_id;
+        let signed = SignedPreKeyRecord::generate(id, &credentials.identity, 1_780_000_000, &mut rng);
+        let mut store = MemoryStore::default();
+        store.put(Table::SignedPreKey, id.to_string(), signed.encode());
         engine.credentials = Some(Credentials {
             jid: Some(Jid::pn("6281200000001").with_device(7)),
             lid: Some(Jid::lid("900").with_device(7)),
             account: Some(vec![1]),
             lid_migrated: true,
-            ..Credentials::generate(&mut rng)
+            ..credentials
         });
-        Self { engine, store: MemoryStore::default(), rng }
+        Self { engine, store, rng }
     }
 
     /// One call, made durable.
