@@ -111,7 +111,7 @@ const fn setting(name: &'static str, default: &'static str, help: &'static str) 
 }
 
 /// Every setting.
-pub const SETTINGS: [Setting; 21] = [
+pub const SETTINGS: &[Setting] = &[
     setting("WORKER_ID", "host name", "Name of this worker"),
     setting("WORKER_PORT", "8001", "Port of the API"),
     setting("WORKER_BIND", "0.0.0.0 with a token, else 127.0.0.1", "Address the API listens on"),
@@ -147,7 +147,7 @@ pub const SETTINGS: [Setting; 21] = [
 ];
 
 /// Settings of coming versions: known, and not used yet.
-const NOT_YET: [&str; 14] = [
+const NOT_YET: &[&str] = &[
     "BACKEND_URL",
     "BACKEND_DIALECT",
     "BACKEND_EVENTS",
@@ -207,7 +207,7 @@ impl Config {
         if config.api_auth == ApiAuth::Required && config.auth_token.is_none() {
             raw.problem("WORKER_AUTH_TOKEN", "is needed because WORKER_API_AUTH=required");
         }
-        let mut warnings = raw.finish(&NOT_YET)?;
+        let mut warnings = raw.finish(NOT_YET)?;
         if config.api_auth == ApiAuth::Off && !config.bind.ip().is_loopback() {
             warnings.push(format!(
                 "WORKER_API_AUTH=off: everybody who reaches {} can use every session",

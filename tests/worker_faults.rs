@@ -155,12 +155,8 @@ fn what_ends_one_session_leaves_the_others_connected() {
     sandbox.post(&format!("/phones/{ALICE}/unlink"), &json!({}));
     worker.await_status("alice", "logged_out");
     let body = json!({ "to": CAROL, "type": "text", "message": "from nobody" });
-    // One that meets the last moment of the session's thread is answered 202 like any cut connection.
-    eventually("a send is refused", || {
-        let (status, answer) = worker.ask("POST", "/session/alice/send", Some(&body));
-        assert!(matches!(status, 202 | 409), "{status} {answer}");
-        (status == 409).then_some(())
-    });
+    let (status, answer) = worker.ask("POST", "/session/alice/send", Some(&body));
+    assert_eq!(status, 409, "{answer}");
 
     assert_eq!(worker.status("bob"), "connected");
     for text in texts("still here", 3) {

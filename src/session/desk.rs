@@ -158,8 +158,9 @@ impl Desk {
         while let Ok(mail) = self.inbox.queue.try_recv() {
             match mail {
                 Mail::Stop(stop) => return Some(stop),
-                Mail::Command(command) => command.1.send(Reply::Failed(CommandError::NotConnected)),
-                Mail::Hurry | Mail::Dialled(..) | Mail::Committed(_) | Mail::Failed(_) => {}
+                // Dropped, a command tells its caller that nothing was started.
+                Mail::Command(_) | Mail::Hurry | Mail::Dialled(..) | Mail::Committed(_) | Mail::Failed(_) => {
+                }
             }
         }
         None

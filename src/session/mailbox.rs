@@ -14,7 +14,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use super::{board::Board, connection::Connection, dial::DialError};
 use crate::{
     storage::local::{CommitListener, StoreError},
-    whatsapp::model::{Command, Reply},
+    whatsapp::model::{Command, CommandError, Reply},
 };
 
 /// Commands of one session that may wait for their answer; more are refused as busy.
@@ -95,7 +95,8 @@ impl Mailbox {
     pub(super) fn command(&self, command: Command) -> Option<Receiver<Reply>> {
         let counted = CountedCommand::new(&self.commands)?;
         let (reply, answer) = crossbeam_channel::bounded(1);
-        self.send(Mail::Command(Box::new((command, ReplySender { reply, _counted: counted }))));
+        let reply = ReplySender { reply: Some(reply), reached_engine: false, _counted: counted };
+        self.send(Mail::Command(Box::new((command, reply))));
         Some(answer)
     }
 }
@@ -128,16 +129,38 @@ impl CommitListener for Mailbox {
     }
 }
 
-/// Where the answer to a command goes. Dropping it unanswered tells the caller that the session is gone.
+/// Where the answer to a command goes. Dropped unanswered, it still tells the caller the truth: a command that no
+/// engine saw was not started, one that an engine saw may have been.
 pub(super) struct ReplySender {
-    reply: Sender<Reply>,
+    reply: Option<Sender<Reply>>,
+    reached_engine: bool,
     _counted: CountedCommand,
 }
 
 impl ReplySender {
-    pub(super) fn send(self, reply: Reply) {
-        // The caller may have stopped waiting.
-        drop(self.reply.try_send(reply));
+    /// From now on the command may have had an effect.
+    pub(super) fn reached_engine(mut self) -> Self {
+        self.reached_engine = true;
+        self
+    }
+
+    pub(super) fn send(mut self, reply: Reply) {
+        self.answer(reply);
+    }
+
+    fn answer(&mut self, reply: Reply) {
+        if let Some(sender) = self.reply.take() {
+            // The caller may have stopped waiting.
+            drop(sender.try_send(reply));
+        }
+    }
+}
+
+impl Drop for ReplySender {
+    fn drop(&mut self) {
+        let error =
+            if self.reached_engine { CommandError::ConnectionLost } else { CommandError::NotConnected };
+        self.answer(Reply::Failed(error));
     }
 }
 
@@ -193,5 +216,37 @@ impl Waker {
 impl AsFd for Waker {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::local::LocalStore;
+
+    fn ask() -> (Mailbox, Inbox, Receiver<Reply>) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(dir.path()).unwrap();
+        let row = store.create_session("asked", "user-1", None).unwrap().unwrap();
+        let (mailbox, inbox) = Mailbox::new(Arc::new(Board::new(&row))).unwrap();
+        let answer = mailbox.command(Command::PairCode { phone: "6281200000001".into() }).unwrap();
+        (mailbox, inbox, answer)
+    }
+
+    #[test]
+    fn a_command_that_nobody_took_was_not_started() {
+        let (mailbox, inbox, answer) = ask();
+        drop(inbox);
+        assert!(matches!(answer.recv(), Ok(Reply::Failed(CommandError::NotConnected))));
+        let late = mailbox.command(Command::PairCode { phone: "6281200000001".into() }).unwrap();
+        assert!(matches!(late.recv(), Ok(Reply::Failed(CommandError::NotConnected))));
+    }
+
+    #[test]
+    fn a_command_that_an_engine_saw_may_have_been_carried_out() {
+        let (_mailbox, inbox, answer) = ask();
+        let Ok(Mail::Command(command)) = inbox.queue.recv() else { panic!("a command waits") };
+        drop(command.1.reached_engine());
+        assert!(matches!(answer.recv(), Ok(Reply::Failed(CommandError::ConnectionLost))));
     }
 }

@@ -142,7 +142,7 @@ impl<'a> Runner<'a> {
                 let (command, reply) = *command;
                 let id = self.next_command;
                 self.next_command += 1;
-                self.replies.insert(id, reply);
+                self.replies.insert(id, reply.reached_engine());
                 self.with_engine(|engine, ctx| engine.handle_command(ctx, id, command));
             }
             Mail::Stop(stop) => return Err(self.shut_down(stop)),
@@ -413,7 +413,6 @@ impl<'a> Runner<'a> {
             match self.desk.inbox.queue.recv_deadline(deadline) {
                 Ok(Mail::Committed(number)) => self.pipeline.durable(number),
                 Ok(Mail::Failed(error)) => return Err(self.store_failed(*error)),
-                Ok(Mail::Command(command)) => command.1.send(Reply::Failed(CommandError::NotConnected)),
                 Ok(_) => {}
                 Err(_) => {
                     log::warn!("session {}: the local store is slow; stopping without it", self.desk.id());

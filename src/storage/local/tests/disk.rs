@@ -5,7 +5,7 @@ use std::{path::Path, process::Command};
 use super::*;
 
 #[test]
-#[ignore = "needs root: mounts a small tmpfs; run with --ignored"]
+#[ignore = "mounts a small tmpfs: `tests/run --step mounts` runs it"]
 fn a_full_disk_refuses_work_loses_nothing_and_recovers_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     let mount = Mount::new(dir.path());
