@@ -6,7 +6,6 @@ use super::{
     Api,
     respond::{Answer, ApiError, ok},
 };
-use crate::metrics::memory_percent;
 
 /// `GET /health`: open to everybody, so it tells figures only.
 pub(super) fn health(api: &Api) -> Answer {
@@ -25,7 +24,7 @@ pub(super) fn health(api: &Api) -> Answer {
         status: "online",
         session_count,
         cpu_usage: api.load.cpu_percent(),
-        memory_usage: memory_percent(),
+        memory_usage: api.load.memory_percent(),
         uptime: api.started.elapsed().as_secs(),
         max_sessions: api.settings.max_sessions,
     }))

@@ -16,6 +16,7 @@ mod health;
 pub mod http;
 mod idempotency;
 mod messages;
+mod metrics;
 mod permits;
 mod qr;
 mod recipient;
@@ -24,6 +25,7 @@ mod routes;
 mod send;
 mod sessions;
 mod time;
+mod traffic;
 
 use std::{
     sync::{
@@ -45,6 +47,7 @@ use http::{Request, Response};
 use idempotency::InFlight;
 use permits::Permits;
 use respond::ApiError;
+use traffic::Traffic;
 
 /// What the API needs to know of the configuration.
 #[derive(Clone)]
@@ -90,6 +93,7 @@ pub struct Api {
     stopping: AtomicBool,
     started: Instant,
     load: Load,
+    traffic: Traffic,
 }
 
 impl Api {
@@ -105,6 +109,7 @@ impl Api {
             stopping: AtomicBool::new(false),
             started: Instant::now(),
             load: Load::start(),
+            traffic: Traffic::new(),
         })
     }
 
@@ -122,14 +127,17 @@ impl Api {
 
     fn handle(&self, request: &Request) -> Response {
         let begun = Instant::now();
+        let _in_flight = self.traffic.enter();
         let response = routes::answer(self, request).unwrap_or_else(ApiError::into_response);
+        let took = begun.elapsed();
+        self.traffic.count(request, response.status, took);
         log::debug!(
             session = session_of(request);
             "{} {} -> {} in {} us",
             request.method,
             redacted_path(request),
             response.status,
-            begun.elapsed().as_micros()
+            took.as_micros()
         );
         response
     }

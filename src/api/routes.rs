@@ -7,7 +7,7 @@
 use super::{
     Api, connect, events, health,
     http::Request,
-    messages, qr,
+    messages, metrics, qr,
     respond::{Answer, ApiError},
     send, sessions,
 };
@@ -23,6 +23,7 @@ pub(super) fn answer(api: &Api, request: &Request) -> Answer {
     match (method, path.as_slice()) {
         ("GET", ["health"]) => health::health(api),
         ("GET", ["ready"]) => health::ready(api),
+        ("GET", ["metrics"]) => metrics::show(api),
         ("GET", ["sessions"]) => sessions::list(api, request),
         ("POST", ["session", "create"]) => sessions::create(api, request),
         ("DELETE", ["session", id]) => sessions::delete(api, id),
@@ -43,7 +44,7 @@ pub(super) fn answer(api: &Api, request: &Request) -> Answer {
 /// 405 for a path that exists, 404 for one that does not.
 fn no_route(path: &[&str]) -> ApiError {
     let allow = match path {
-        ["health" | "ready" | "sessions"] => "GET, HEAD",
+        ["health" | "ready" | "metrics" | "sessions"] => "GET, HEAD",
         ["session", "create"] => "POST",
         ["session", _] => "DELETE",
         ["session", _, "status" | "qr" | "messages" | "events"] => "GET, HEAD",

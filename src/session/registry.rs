@@ -199,6 +199,19 @@ impl Registry {
         (sessions.len(), connected)
     }
 
+    /// Number of sessions in each status, in the order of [`SessionStatus::ALL`].
+    #[must_use]
+    pub fn counts_by_status(&self) -> [usize; SessionStatus::ALL.len()] {
+        let sessions = self.read();
+        let mut counts = [0; SessionStatus::ALL.len()];
+        for session in sessions.values() {
+            let status = session.status();
+            let place = SessionStatus::ALL.iter().position(|known| *known == status);
+            place.and_then(|place| counts.get_mut(place)).into_iter().for_each(|count| *count += 1);
+        }
+        counts
+    }
+
     /// Unlinks the device when the session is connected (bounded wait), then removes every row of this id.
     ///
     /// # Errors
