@@ -116,8 +116,9 @@ pub(super) fn status(api: &Api, id: &str) -> Answer {
 /// `DELETE /session/{id}`: unlinks the device and removes everything stored under exactly this id.
 pub(super) fn delete(api: &Api, id: &str) -> Answer {
     check_id("sessionId", id)?;
-    api.registry.delete(id)?;
-    let body = serde_json::json!({ "success": true, "message": "Session deleted successfully" });
+    let unlinked = api.registry.delete(id)?;
+    let message = if unlinked { "Session deleted successfully" } else { STILL_LINKED };
+    let body = serde_json::json!({ "success": true, "message": message, "unlinked": unlinked });
     Ok(Response::json(200, &body))
 }
 
@@ -134,10 +135,16 @@ pub(super) fn disconnect(api: &Api, id: &str, request: &Request) -> Answer {
 pub(super) fn logout(api: &Api, id: &str, request: &Request) -> Answer {
     Fields::of(request)?.refuse_unknown()?;
     let session = api.session(id)?;
-    session.logout()?;
+    let unlinked = session.logout()?;
     let status = session.snapshot().status.as_str();
-    Ok(ok(&Changed { session_id: id, status, message: "Session logged out; connect links it anew" }))
+    let message = if unlinked { "Session logged out; connect links it anew" } else { STILL_LINKED };
+    Ok(ok(&serde_json::json!({
+        "sessionId": id, "status": status, "message": message, "unlinked": unlinked,
+    })))
 }
+
+/// WhatsApp could not be reached to unlink the device.
+const STILL_LINKED: &str = "Session removed here; the phone still lists the device: remove it there";
 
 /// Names that people chose: not empty, not endless, no control characters.
 fn check_words(field: &str, text: &str) -> Result<(), ApiError> {

@@ -32,15 +32,20 @@ use crate::{
         model::{CommandError, Event, Reply},
     },
 };
-use rand_core::OsRng;
+use rand_core::{CryptoRngCore, OsRng};
 
 /// Virtual size; only pages that are touched count.
 const DIAL_STACK_BYTES: usize = 512 << 10;
+
+/// Gives each session's engine its random source: an argument, as the trust root and the clock are.
+pub(super) type Entropy = Box<dyn Fn(&str) -> Box<dyn CryptoRngCore + Send> + Send + Sync>;
 
 /// What all sessions share.
 pub(super) struct Common {
     pub(super) store: LocalStore,
     pub(super) engine: EngineConfig,
+    /// By session id.
+    pub(super) entropy: Entropy,
     pub(super) target: Target,
     pub(super) pace: Arc<Pace>,
     pub(super) started: Instant,
@@ -66,6 +71,8 @@ pub(super) struct Desk {
     pub(super) dials: u64,
     /// Somebody waits for the next dial.
     pub(super) hurried: bool,
+    /// What its engines take their randomness from.
+    pub(super) rng: Box<dyn CryptoRngCore + Send>,
     /// Set before the last status is shown: a connect from then on needs a new thread.
     ending: Arc<AtomicBool>,
     reports: u64,
@@ -81,6 +88,7 @@ impl Desk {
         hurried: bool,
     ) -> Self {
         let id = board.snapshot().id;
+        let rng = (common.entropy)(&id);
         let listener: Arc<dyn CommitListener> = Arc::new(mailbox.clone());
         Self {
             common,
@@ -92,6 +100,7 @@ impl Desk {
             backoff: Backoff::default(),
             dials: 0,
             hurried,
+            rng,
             ending: Arc::default(),
             reports: 0,
             id,

@@ -19,14 +19,19 @@ use super::{
     report,
 };
 use crate::{
-    storage::local::{SessionKey, SessionPatch, SessionRow},
-    whatsapp::model::{Command, CommandError, Reply},
+    storage::local::{SessionKey, SessionPatch, SessionRow, SessionStore},
+    whatsapp::{
+        engine::Engine,
+        model::{Command, CommandError, Reply},
+    },
 };
 
 /// Virtual size of a session's stack; only pages that are touched count. Unoptimised code needs far more.
 const STACK_BYTES: usize = if cfg!(debug_assertions) { 8 << 20 } else { 1 << 20 };
 /// Ending waits this long for the thread: a clean stop's own limit and a slow disk.
 const END_WAIT: Duration = Duration::from_secs(10);
+/// A paired session that is not connected has this long to log in, so that it can be unlinked.
+const UNLINK_LOGIN_WAIT: Duration = Duration::from_secs(15);
 /// WhatsApp has this long to confirm that the device is unlinked.
 const UNLINK_WAIT: Duration = Duration::from_secs(10);
 
@@ -83,13 +88,13 @@ impl SessionHandle {
     /// [`SessionError::Stopping`], [`SessionError::Deleting`], [`SessionError::Thread`], [`SessionError::Store`].
     pub fn connect(&self) -> Result<(), SessionError> {
         let mut control = self.control();
-        self.start(&mut control, true)
+        self.start(&mut control, Start::Asked)
     }
 
     /// As [`Self::connect`], at the start of the worker: in turn with all the others, and wanted already.
     pub(super) fn resume(&self) -> Result<(), SessionError> {
         let mut control = self.control();
-        self.start(&mut control, false)
+        self.start(&mut control, Start::Resumed)
     }
 
     /// Closes the connection; keeps everything else. Waits until the session's thread has ended (bounded).
@@ -101,16 +106,18 @@ impl SessionHandle {
         self.end(&mut control)
     }
 
-    /// Unlinks the device (asks WhatsApp when connected, bounded wait) and forgets its keys.
+    /// Unlinks the device (asks WhatsApp, connecting for it if need be, with bounded waits) and forgets its keys.
+    /// Whether the device is unlinked: `false` when WhatsApp could not be asked, and only the phone can still do it.
     ///
     /// # Errors
     /// [`SessionError::Store`], [`SessionError::Busy`] when the thread did not end in time.
-    pub fn logout(&self) -> Result<(), SessionError> {
-        self.unlink();
+    pub fn logout(&self) -> Result<bool, SessionError> {
+        let unlinked = self.unlink();
         let mut control = self.control();
         self.end(&mut control)?;
         self.session.common.store.forget_state(self.key())?;
-        self.rest(SessionStatus::LoggedOut)
+        self.rest(SessionStatus::LoggedOut)?;
+        Ok(unlinked)
     }
 
     /// Disconnects and connects again.
@@ -120,7 +127,7 @@ impl SessionHandle {
     pub fn restart(&self) -> Result<(), SessionError> {
         let mut control = self.control();
         self.end(&mut control)?;
-        self.start(&mut control, true)
+        self.start(&mut control, Start::Asked)
     }
 
     /// Hands a command to the session.
@@ -155,13 +162,14 @@ impl SessionHandle {
         self.session.board.status()
     }
 
-    /// From now on nothing starts. Unlinks, ends the thread and removes every row.
-    pub(super) fn delete(&self) -> Result<(), SessionError> {
+    /// From now on nothing starts. Unlinks as [`Self::logout`] does, ends the thread and removes every row.
+    pub(super) fn delete(&self) -> Result<bool, SessionError> {
         self.control().deleting = true;
-        self.unlink();
+        let unlinked = self.unlink();
         let mut control = self.control();
         self.end(&mut control)?;
-        Ok(self.session.common.store.delete_session(self.key())?)
+        self.session.common.store.delete_session(self.key())?;
+        Ok(unlinked)
     }
 
     /// From now on nothing starts; what runs is told to stop.
@@ -198,8 +206,8 @@ impl SessionHandle {
         self.session.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start(&self, control: &mut Control, asked: bool) -> Result<(), SessionError> {
-        if control.deleting {
+    fn start(&self, control: &mut Control, why: Start) -> Result<(), SessionError> {
+        if control.deleting && why != Start::ToUnlink {
             return Err(SessionError::Deleting);
         }
         if control.stopping {
@@ -212,7 +220,7 @@ impl SessionHandle {
             }
             running.wait_ended()?;
         }
-        if asked {
+        if why == Start::Asked {
             let patch = SessionPatch { wanted: Some(true), ..SessionPatch::default() };
             self.session.common.store.update_session(self.key(), patch)?;
         }
@@ -222,7 +230,7 @@ impl SessionHandle {
         let (alive, ended) = crossbeam_channel::bounded(0);
         let (common, key, board) =
             (Arc::clone(&self.session.common), self.key(), Arc::clone(&self.session.board));
-        let mut desk = Desk::new(common, key, board, mail, asked);
+        let mut desk = Desk::new(common, key, board, mail, why != Start::Resumed);
         let ending = desk.ending();
         desk.begin();
         thread::Builder::new()
@@ -253,20 +261,59 @@ impl SessionHandle {
         Ok(())
     }
 
-    /// Asks WhatsApp to forget this device, when there is a connection to ask over. Best effort: the phone's owner
-    /// can still remove it by hand.
-    fn unlink(&self) {
-        if self.status() != SessionStatus::Connected {
-            return;
+    /// Asks WhatsApp to forget this device. Whether it is unlinked; if not, the phone's owner can still remove it by
+    /// hand.
+    fn unlink(&self) -> bool {
+        if !self.is_linked() {
+            return true;
         }
-        let reply = self.command(Command::Logout).ok().and_then(|pending| pending.wait(UNLINK_WAIT));
-        if !matches!(reply, Some(Reply::Done)) {
-            log::warn!(
-                "session {}: WhatsApp did not confirm that the device is unlinked",
-                self.snapshot().id
-            );
+        let asked = self.log_in_to_unlink().and_then(|()| self.command(Command::Logout));
+        let reply = asked.ok().and_then(|pending| pending.wait(UNLINK_WAIT));
+        // The phone may have done it in the meantime.
+        let unlinked = matches!(reply, Some(Reply::Done)) || !self.is_linked();
+        if !unlinked {
+            let id = self.snapshot().id;
+            log::warn!("session {id}: WhatsApp did not confirm that the device is unlinked");
         }
+        unlinked
     }
+
+    /// Whether a phone has accepted us, as far as can be read.
+    fn is_linked(&self) -> bool {
+        let store = &self.session.common.store;
+        store.settle().is_err()
+            || Engine::is_paired(&SessionStore::new(store.clone(), self.key())).unwrap_or(true)
+    }
+
+    /// Waits for a login, starting the thread for it if need be.
+    fn log_in_to_unlink(&self) -> Result<(), SessionError> {
+        if self.status() == SessionStatus::Connected {
+            return Ok(());
+        }
+        let ending = {
+            let mut control = self.control();
+            self.start(&mut control, Start::ToUnlink)?;
+            control.running.as_ref().map(|running| Arc::clone(&running.ending)).unwrap_or_default()
+        };
+        self.wait_until(UNLINK_LOGIN_WAIT, |shown| {
+            matches!(
+                shown.status,
+                SessionStatus::Connected | SessionStatus::QrRequired | SessionStatus::LoggedOut
+            ) || ending.load(Ordering::SeqCst)
+        });
+        Ok(())
+    }
+}
+
+/// Who wants the session's thread.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// Somebody asked for a connection, now and after every restart of the worker.
+    Asked,
+    /// The worker starts; the session was wanted before.
+    Resumed,
+    /// A connection is needed once, to unlink the device over it.
+    ToUnlink,
 }
 
 impl Running {

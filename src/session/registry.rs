@@ -10,7 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{SessionHandle, SessionSnapshot, SessionStatus, backoff::Pace, desk::Common, dial::Target};
+use rand_core::OsRng;
+
+use super::{
+    SessionHandle, SessionSnapshot, SessionStatus,
+    backoff::Pace,
+    desk::{Common, Entropy},
+    dial::Target,
+};
 use crate::{
     storage::local::{LocalStore, SessionPatch, SessionRow, SessionStore, StoreError},
     whatsapp::{
@@ -94,6 +101,10 @@ impl Registry {
     /// # Errors
     /// One clear line: unreadable store, CA file or URL.
     pub fn open(store: LocalStore, settings: SessionSettings) -> Result<Self, String> {
+        Self::open_with(store, settings, Box::new(|_| Box::new(OsRng)))
+    }
+
+    fn open_with(store: LocalStore, settings: SessionSettings, entropy: Entropy) -> Result<Self, String> {
         let target = Target::new(&settings.url, settings.ca_file.as_deref())?;
         let rows = store.sessions().map_err(|error| error.to_string())?;
         let engine = EngineConfig {
@@ -101,7 +112,8 @@ impl Registry {
             version: settings.version,
             device_name: settings.device_name,
         };
-        let common = Arc::new(Common { store, engine, target, pace: Pace::new(), started: Instant::now() });
+        let common =
+            Arc::new(Common { store, engine, entropy, target, pace: Pace::new(), started: Instant::now() });
         let mut wanted = Vec::new();
         let mut sessions = BTreeMap::new();
         for row in rows {
@@ -212,19 +224,20 @@ impl Registry {
         counts
     }
 
-    /// Unlinks the device when the session is connected (bounded wait), then removes every row of this id.
+    /// Unlinks the device (connecting for it if need be, bounded waits), then removes every row of this id. Whether
+    /// the device is unlinked; see [`SessionHandle::logout`].
     ///
     /// # Errors
     /// [`SessionError::NotFound`], [`SessionError::Store`], [`SessionError::Busy`] when its thread does not end.
-    pub fn delete(&self, id: &str) -> Result<(), SessionError> {
+    pub fn delete(&self, id: &str) -> Result<bool, SessionError> {
         let session = self.get(id)?;
-        session.delete()?;
+        let unlinked = session.delete()?;
         let mut sessions = self.write();
         // Somebody may have been faster, and a new session of the same id may be there already.
         if sessions.get(id).is_some_and(|current| current.key() == session.key()) {
             sessions.remove(id);
         }
-        Ok(())
+        Ok(unlinked)
     }
 
     /// Stops all sessions cleanly; those connected now are connected again at the next start.

@@ -132,7 +132,8 @@ impl<'a> Runner<'a> {
     }
 
     fn with_engine<T>(&mut self, call: impl FnOnce(&mut Engine, &mut Ctx<'_>) -> T) -> T {
-        let mut ctx = Ctx { now: self.desk.now(), rng: &mut OsRng, store: &self.state };
+        let now = self.desk.now();
+        let mut ctx = Ctx { now, rng: &mut *self.desk.rng, store: &self.state };
         call(&mut self.engine, &mut ctx)
     }
 
@@ -204,7 +205,7 @@ impl<'a> Runner<'a> {
             }
             let now = desk.now();
             let result = connection.read(|bytes| {
-                engine.handle_data(&mut Ctx { now, rng: &mut OsRng, store: &*state }, bytes);
+                engine.handle_data(&mut Ctx { now, rng: &mut *desk.rng, store: &*state }, bytes);
             });
             match result {
                 Ok(true) => self.obey()?,

@@ -12,6 +12,7 @@ fn desk(store: &LocalStore, id: &str) -> Desk {
             version: [2, 3000, 1],
             device_name: "test".into(),
         },
+        entropy: Box::new(|_| Box::new(OsRng)),
         target: Target::new("wss://127.0.0.1:1/", None).unwrap(),
         pace: Pace::new(),
         started: Instant::now(),

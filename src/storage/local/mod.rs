@@ -300,6 +300,14 @@ impl LocalStore {
         Ok(())
     }
 
+    /// Waits until a [`SessionStore`] sees everything that is durable now.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn settle(&self) -> Result<(), StoreError> {
+        self.reader().map(drop)
+    }
+
     /// A connection that sees everything that is durable now.
     fn reader(&self) -> Result<Reader<'_>, StoreError> {
         if self.inner.shared.uncommitted.load(Ordering::SeqCst) {

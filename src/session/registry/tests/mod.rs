@@ -1,6 +1,7 @@
 //! Sessions against the sandbox: real threads, sockets, TLS, store and engine.
 
 mod measure;
+mod panics;
 
 use serde_json::{Value, json};
 
@@ -32,10 +33,23 @@ impl Bench {
 
     /// Stops the registry cleanly and opens it again.
     fn restart(&mut self) {
+        let settings = settings(&self.sandbox, self.dir.path());
+        self.restart_with(settings);
+    }
+
+    fn restart_with(&mut self, settings: SessionSettings) {
         assert_eq!(self.registry.shutdown(SOON), Vec::<String>::new());
         let Self { registry, sandbox, dir } = self;
         let _ = std::mem::replace(registry, empty(sandbox, dir.path()));
-        *registry = open(sandbox, dir.path());
+        let store = LocalStore::open(&dir.path().join("state")).unwrap();
+        *registry = Registry::open(store, settings).unwrap();
+    }
+
+    /// How many companions this phone lists.
+    fn devices(&self, phone: &str) -> usize {
+        let url = format!("{}/phones/{phone}", self.sandbox.control_url);
+        let shown = ureq::get(&url).call().unwrap().body_mut().read_json::<Value>().unwrap();
+        shown["data"]["devices"].as_array().unwrap().len()
     }
 
     fn control(&self, path: &str, body: Value) -> Value {
@@ -200,7 +214,40 @@ fn an_unlinked_session_is_logged_out_and_connects_with_a_new_qr() {
 fn logout_unlinks_at_the_phone_and_forgets_the_keys() {
     let bench = Bench::new();
     let (session, _) = bench.paired("a");
-    session.logout().unwrap();
+    assert!(session.logout().unwrap());
+    assert_eq!(session.status(), SessionStatus::LoggedOut);
+    let state = SessionStore::new(bench.registry.store().clone(), session.key());
+    assert!(!Engine::is_paired(&state).unwrap());
+}
+
+#[test]
+fn a_disconnected_session_connects_to_be_unlinked() {
+    let bench = Bench::new();
+    let (out, out_phone) = bench.paired("out");
+    let (_, gone_phone) = bench.paired("gone");
+    for session in ["out", "gone"] {
+        bench.registry.get(session).unwrap().disconnect().unwrap();
+    }
+    assert_eq!((bench.devices(&out_phone), bench.devices(&gone_phone)), (1, 1));
+    assert!(out.logout().unwrap());
+    assert!(bench.registry.delete("gone").unwrap());
+    assert_eq!((bench.devices(&out_phone), bench.devices(&gone_phone)), (0, 0));
+    assert_eq!(out.status(), SessionStatus::LoggedOut);
+    assert!(!bench.registry.store().sessions().unwrap()[0].wanted);
+    // Nothing is linked any more, so that nothing needs a connection.
+    assert!(out.logout().unwrap());
+    assert!(!statuses(&bench.registry, &out).ends_with(&["connecting".to_owned()]));
+}
+
+#[test]
+fn a_logout_that_cannot_reach_whatsapp_says_so_and_goes_on() {
+    let mut bench = Bench::new();
+    drop(bench.paired("a"));
+    let mut nowhere = settings(&bench.sandbox, bench.dir.path());
+    nowhere.url = "wss://127.0.0.1:1/".into();
+    bench.restart_with(nowhere);
+    let session = bench.registry.get("a").unwrap();
+    assert!(!session.logout().unwrap());
     assert_eq!(session.status(), SessionStatus::LoggedOut);
     let state = SessionStore::new(bench.registry.store().clone(), session.key());
     assert!(!Engine::is_paired(&state).unwrap());
