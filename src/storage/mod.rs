@@ -4,5 +4,6 @@
 //! sessions together; [`events`] is the JSON of its event log. Object storage joins later beside it. Nothing here knows
 //! threads of sessions or HTTP.
 
+pub mod baileys;
 pub mod events;
 pub mod local;
