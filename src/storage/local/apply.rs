@@ -8,7 +8,7 @@ use std::{cell::RefCell, collections::HashMap};
 use rusqlite::{Connection, OptionalExtension, ToSql, params, params_from_iter, types::Value};
 
 use super::{
-    Claim, SessionKey, SessionPatch, SessionRow, StoreError,
+    Claim, Logged, SessionKey, SessionPatch, SessionRow, StoreError,
     journal::{Journal, Redo},
     records,
 };
@@ -24,6 +24,9 @@ use crate::{
 /// Events kept per session: the newest ones, and none older than [`super::ops::EVENTS_KEPT_MS`] (the last one always
 /// stays, it carries the count).
 const EVENTS_KEPT: i64 = 10_000;
+/// Events kept per session that are still to be delivered, whatever their age up to
+/// [`super::ops::UNDELIVERED_KEPT_MS`]: almost three days of two messages a second.
+const UNDELIVERED_KEPT: i64 = 500_000;
 /// Old events are cut off each time this many new ones came.
 const PRUNE_EVERY: i64 = 256;
 /// Chat numbers remembered over all sessions, about 100 bytes each.
@@ -40,6 +43,8 @@ pub(super) enum Outcome {
     Claim(Claim),
     /// Whether rows are left to delete.
     More(bool),
+    /// Sessions with refused events to deliver again, and how many were marked.
+    Replaying(Vec<SessionKey>, usize),
 }
 
 /// What is known of sessions without asking the database.
@@ -81,6 +86,8 @@ pub(super) struct Applier<'c> {
     pub(super) conn: &'c Connection,
     pub(super) known: &'c mut Known,
     pub(super) journal: RefCell<&'c mut Journal>,
+    /// Events written, for those who watch.
+    pub(super) logged: Vec<Logged>,
     pub(super) now_ms: i64,
 }
 
@@ -343,7 +350,7 @@ impl Applier<'_> {
         Ok(())
     }
 
-    fn event(&mut self, session: i64, kind: &str, payload: &str) -> Result<u64> {
+    fn event(&mut self, session: i64, kind: &'static str, payload: &str) -> Result<u64> {
         let known = self.session(session)?;
         known.last_seq += 1;
         let seq = known.last_seq;
@@ -352,12 +359,16 @@ impl Applier<'_> {
             params![session, seq, kind, self.now_ms, payload],
         )?;
         if seq % PRUNE_EVERY == 0 {
+            // Undelivered ones stay longer.
             self.run(
-                "DELETE FROM events WHERE session = ?1 AND seq <= ?2",
-                params![session, seq - EVENTS_KEPT],
+                "DELETE FROM events WHERE session = ?1 AND seq <= max(?3,
+                     min(?2, coalesce((SELECT cursor FROM outbox WHERE session = ?1), ?2)))",
+                params![session, seq - EVENTS_KEPT, seq - UNDELIVERED_KEPT],
             )?;
         }
-        Ok(records::unsigned(seq))
+        let seq = records::unsigned(seq);
+        self.logged.push(Logged { session: SessionKey(session), seq, kind });
+        Ok(seq)
     }
 
     pub(super) fn forget(&mut self, session: i64) {

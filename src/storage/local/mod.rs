@@ -10,6 +10,7 @@
 mod apply;
 mod journal;
 mod ops;
+mod outbox;
 mod reader;
 mod records;
 mod schema;
@@ -24,6 +25,7 @@ use std::{
 
 use crossbeam_channel::Sender;
 
+pub use outbox::{Burial, DeadLetter, EventWatch, Logged, OutboxCursor, OutboxPage, OutboxRow, ReplayFilter};
 pub use records::{
     Answer, Claim, IdempotencyRecord, MessageFilter, MessagePage, SessionKey, SessionPatch, SessionRow,
     StatusTimes, StoreError, StoredEvent, StoredMessage,
@@ -282,6 +284,13 @@ impl LocalStore {
     /// [`StoreError`] when the store cannot be read.
     pub fn message_count(&self) -> Result<u64, StoreError> {
         self.reader()?.message_count()
+    }
+
+    /// Who hears of events from now on. Only the first call counts.
+    pub fn watch_events(&self, watch: Arc<dyn EventWatch>) {
+        if self.inner.shared.watch.set(watch).is_err() {
+            log::error!("the event log is watched already; this is a bug");
+        }
     }
 
     /// Why writes are refused at the moment; `None` when all is well. The store tries again by itself.

@@ -12,6 +12,8 @@ use super::{
 
 /// Events older than seven days are dropped.
 pub(super) const EVENTS_KEPT_MS: i64 = 7 * 24 * 3_600_000;
+/// Those still to be delivered, and refused ones, are dropped after thirty days.
+pub(super) const UNDELIVERED_KEPT_MS: i64 = 30 * 24 * 3_600_000;
 /// An idempotency key is remembered for a day.
 pub(super) const IDEMPOTENCY_KEPT_MS: i64 = 24 * 3_600_000;
 /// Rows removed in one transaction, so that nobody waits long behind a deletion or a clean-up.
@@ -46,6 +48,7 @@ impl Applier<'_> {
             Op::MarkDeleted { session } => self.mark_deleted(session.0),
             Op::DeleteSome { session } => self.delete_some(session.0),
             Op::Tidy => self.tidy(),
+            Op::Outbox(op) => self.outbox(op),
             Op::Commit => Ok(Outcome::Done),
             Op::Probe => {
                 self.run(
@@ -68,9 +71,13 @@ impl Applier<'_> {
             params![id, uid, user_id, name, self.now_ms],
         )?;
         let sql = format!("SELECT {} FROM sessions WHERE key = ?1", records::SESSION_COLUMNS);
+        let key = self.conn.last_insert_rowid();
         let row = match added {
             0 => None,
-            _ => Some(self.conn.query_row(&sql, [self.conn.last_insert_rowid()], records::session_row)?),
+            _ => {
+                self.add_to_outbox(key)?;
+                Some(self.conn.query_row(&sql, [key], records::session_row)?)
+            }
         };
         Ok(Outcome::Session(row))
     }
@@ -143,7 +150,7 @@ impl Applier<'_> {
     }
 
     fn delete_some(&mut self, session: i64) -> Result<Outcome> {
-        const PIECES: [&str; 6] = [
+        const PIECES: [&str; 8] = [
             "DELETE FROM state WHERE session = ?1 AND (tbl, key) IN
                  (SELECT tbl, key FROM state WHERE session = ?1 LIMIT ?2)",
             "DELETE FROM events WHERE session = ?1 AND seq IN
@@ -156,6 +163,9 @@ impl Applier<'_> {
                  (SELECT key FROM idempotency WHERE session = ?1 LIMIT ?2)",
             "DELETE FROM chats WHERE session = ?1 AND key IN
                  (SELECT key FROM chats WHERE session = ?1 LIMIT ?2)",
+            "DELETE FROM dead_letters WHERE session = ?1 AND key IN
+                 (SELECT key FROM dead_letters WHERE session = ?1 LIMIT ?2)",
+            "DELETE FROM outbox WHERE session = ?1 AND ?2 > 0",
         ];
         for piece in PIECES {
             if self.run(piece, params![session, ROWS_AT_ONCE])? > 0 {
@@ -173,6 +183,10 @@ impl Applier<'_> {
                  (SELECT session, key FROM idempotency WHERE created_ms < ?1 LIMIT ?2)",
             params![self.now_ms - IDEMPOTENCY_KEPT_MS, ROWS_AT_ONCE],
         )?;
+        self.run(
+            "DELETE FROM dead_letters WHERE failed_ms < ?1",
+            params![self.now_ms - UNDELIVERED_KEPT_MS],
+        )?;
         let sessions = self
             .conn
             .prepare_cached("SELECT key FROM sessions")?
@@ -187,14 +201,23 @@ impl Applier<'_> {
     }
 
     /// Events of a session get older with smaller numbers, so the walk ends at the first young one. The last one
-    /// stays whatever its age.
+    /// stays whatever its age; those still to be delivered stay longer.
     fn tidy_events(&self, session: i64) -> rusqlite::Result<usize> {
-        self.run(
+        let delivered = self.run(
+            "DELETE FROM events WHERE session = ?1 AND seq IN
+                 (SELECT seq FROM events WHERE session = ?1 AND seq < coalesce(
+                      (SELECT seq FROM events WHERE session = ?1 AND created_ms >= ?2 ORDER BY seq LIMIT 1),
+                      (SELECT max(seq) FROM events WHERE session = ?1))
+                  AND seq <= coalesce((SELECT cursor FROM outbox WHERE session = ?1), seq) LIMIT ?3)",
+            params![session, self.now_ms - EVENTS_KEPT_MS, ROWS_AT_ONCE],
+        )?;
+        let given_up = self.run(
             "DELETE FROM events WHERE session = ?1 AND seq IN
                  (SELECT seq FROM events WHERE session = ?1 AND seq < coalesce(
                       (SELECT seq FROM events WHERE session = ?1 AND created_ms >= ?2 ORDER BY seq LIMIT 1),
                       (SELECT max(seq) FROM events WHERE session = ?1)) LIMIT ?3)",
-            params![session, self.now_ms - EVENTS_KEPT_MS, ROWS_AT_ONCE],
-        )
+            params![session, self.now_ms - UNDELIVERED_KEPT_MS, ROWS_AT_ONCE],
+        )?;
+        Ok(delivered + given_up)
     }
 }

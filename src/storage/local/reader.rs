@@ -229,7 +229,7 @@ impl Reader<'_> {
         Ok(total.map_or(0, records::unsigned))
     }
 
-    fn one<T>(
+    pub(super) fn one<T>(
         &self,
         sql: &str,
         params: impl Params,
@@ -240,7 +240,7 @@ impl Reader<'_> {
         found.map_err(|error| records::store_error(&error))
     }
 
-    fn many<T>(
+    pub(super) fn many<T>(
         &self,
         sql: &str,
         params: impl Params,

@@ -30,7 +30,7 @@ const READER_CACHE_KIB: i32 = 2048;
 const STATEMENTS: usize = 64;
 
 /// One step per schema version; `user_version` counts the steps taken. Steps are never edited once released.
-const MIGRATIONS: &[&str] = &[V1];
+const MIGRATIONS: &[&str] = &[V1, V2];
 
 const V1: &str = "
 CREATE TABLE sessions (
@@ -118,6 +118,32 @@ CREATE TABLE idempotency (
 ) WITHOUT ROWID, STRICT;
 CREATE INDEX idempotency_age ON idempotency (created_ms);
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT;
+";
+
+const V2: &str = "
+-- How far the delivery of a session's events has come. Rows exist while events are delivered anywhere.
+CREATE TABLE outbox (
+    session INTEGER PRIMARY KEY,
+    cursor INTEGER NOT NULL,
+    sent INTEGER NOT NULL
+) STRICT;
+-- Events the receiver refused for good.
+CREATE TABLE dead_letters (
+    key INTEGER PRIMARY KEY AUTOINCREMENT,
+    session INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    event_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    payload TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    failed_ms INTEGER NOT NULL,
+    status INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    replay INTEGER NOT NULL,
+    UNIQUE (session, seq)
+) STRICT;
+CREATE INDEX dead_letters_replay ON dead_letters (session, seq) WHERE replay = 1;
 ";
 
 /// Held for the life of the store: one worker per state directory. The kernel drops it when the process dies.

@@ -9,7 +9,7 @@ use std::{
     cell::RefCell,
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -19,9 +19,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{
-    Answer, CommitListener, SessionKey, SessionPatch, StoreError,
+    Answer, CommitListener, EventWatch, Logged, SessionKey, SessionPatch, StoreError,
     apply::{self, Applier, Failure, Known, Outcome},
     journal::Journal,
+    outbox::OutboxOp,
     records, schema,
 };
 use crate::whatsapp::state::Batch;
@@ -81,6 +82,7 @@ pub(super) enum Op {
     DeleteSome {
         session: SessionKey,
     },
+    Outbox(Box<OutboxOp>),
     /// What is durable can be read afterwards.
     Commit,
     Tidy,
@@ -137,6 +139,8 @@ pub(super) struct Writer {
     uncommitted: usize,
     /// Sessions that are told when what they submitted can be read.
     unread: Vec<(SessionKey, u64, Arc<dyn CommitListener>)>,
+    /// Events of the last group.
+    logged: Vec<Logged>,
     /// SQLite lacks what the journal has; nothing new is taken until it has caught up.
     behind: bool,
 }
@@ -147,6 +151,8 @@ pub(super) struct Shared {
     pub(super) health: Health,
     /// Readers do not see everything that is durable: they must ask for a commit first.
     pub(super) uncommitted: AtomicBool,
+    /// Hears of events.
+    pub(super) watch: OnceLock<Arc<dyn EventWatch>>,
 }
 
 /// What became of one job, in the order of the jobs.
@@ -171,6 +177,7 @@ impl Writer {
             open: None,
             uncommitted: 0,
             unread: Vec::new(),
+            logged: Vec::new(),
             behind: true,
         };
         writer.catch_up()?;
@@ -252,7 +259,30 @@ impl Writer {
             self.commit();
         }
         for (job, result) in jobs.drain(..).zip(results) {
+            self.tell_of_deletion(&job, result.is_ok());
             self.answer(job, result);
+        }
+        self.tell_of_events();
+    }
+
+    fn tell_of_events(&mut self) {
+        let Some(watch) = self.shared.watch.get().filter(|_| !self.logged.is_empty()) else {
+            return self.logged.clear();
+        };
+        let at_once = watch.logged(&self.logged);
+        if self.open.is_none() {
+            watch.readable();
+        } else if at_once {
+            self.commit();
+        }
+        self.logged.clear();
+    }
+
+    fn tell_of_deletion(&self, job: &Job, done: bool) {
+        if let (Job::Call { op: Op::MarkDeleted { session }, .. }, true, Some(watch)) =
+            (job, done, self.shared.watch.get())
+        {
+            watch.deleted(*session);
         }
     }
 
@@ -267,6 +297,7 @@ impl Writer {
                 conn: &self.conn,
                 known: &mut self.known,
                 journal: RefCell::new(&mut self.journal),
+                logged: Vec::new(),
                 now_ms: now_ms(),
             };
             for job in jobs {
@@ -277,7 +308,10 @@ impl Writer {
                     Err(failure @ Failure::Sqlite(_)) => return Err(failure.into()),
                 }
             }
-            self.journal.write()
+            let logged = std::mem::take(&mut applier.logged);
+            self.journal.write()?;
+            self.logged.extend(logged);
+            Ok(())
         });
         if result.is_err() {
             self.roll_back();
@@ -324,6 +358,7 @@ impl Writer {
             conn: &self.conn,
             known: &mut self.known,
             journal: RefCell::new(&mut self.journal),
+            logged: Vec::new(),
             now_ms: now_ms(),
         };
         let sealed = applier.seal().map_err(|error| records::store_error(&error));
@@ -338,6 +373,9 @@ impl Writer {
         self.shared.uncommitted.store(false, Ordering::SeqCst);
         for (_, number, listener) in self.unread.drain(..) {
             listener.readable(number);
+        }
+        if let Some(watch) = self.shared.watch.get() {
+            watch.readable();
         }
     }
 
@@ -432,6 +470,7 @@ impl Job {
     fn wants_commit(&self) -> bool {
         match self {
             Self::Batch { .. } | Self::Report { .. } => false,
+            Self::Call { op: Op::Outbox(op), .. } => !matches!(**op, OutboxOp::Advance(_)),
             Self::Call { op, .. } => !matches!(op, Op::Claim { .. } | Op::Answer { .. } | Op::Release { .. }),
         }
     }

@@ -4,6 +4,7 @@ mod crash;
 mod disk;
 mod history;
 mod log;
+mod outbox;
 mod queue;
 
 use std::{
