@@ -12,6 +12,7 @@
 
 pub mod api;
 pub mod config;
+mod http_client;
 pub mod log;
 mod metrics;
 pub mod sandbox;
