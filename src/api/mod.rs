@@ -3,8 +3,8 @@
 //! [`http`] is a small synchronous HTTP server that knows nothing of WhatsApp; it serves this API and the sandbox's
 //! control API. `front_door` is the part of it that faces the network.
 //!
-//! [`Api`] is what the server calls. Read `routes` next: one `match` from method and path to a handler; then one
-//! file per resource. Handlers know session handles and the store, never engines or sockets. `respond` has the
+//! [`Api`] is what the server calls. Read `routes` next: one table of methods, paths, handlers and their documentation;
+//! then one file per resource. Handlers know session handles and the store, never engines or sockets. `respond` has the
 //! envelope and the one place that turns an error into a status.
 
 mod auth;
@@ -17,6 +17,7 @@ pub mod http;
 mod idempotency;
 mod messages;
 mod metrics;
+mod openapi;
 mod permits;
 mod qr;
 mod recipient;
@@ -87,6 +88,7 @@ pub struct Api {
     registry: Registry,
     auth: Auth,
     settings: ApiSettings,
+    routes: routes::Table,
     in_flight: InFlight,
     /// Handler threads that may wait for a QR or for events at one time; sends always find others.
     waiting: Permits,
@@ -105,6 +107,7 @@ impl Api {
             waiting: Permits::new((settings.threads / 2).max(1)),
             registry,
             settings,
+            routes: routes::Table::new(),
             in_flight: InFlight::default(),
             stopping: AtomicBool::new(false),
             started: Instant::now(),
@@ -128,14 +131,15 @@ impl Api {
     fn handle(&self, request: &Request) -> Response {
         let begun = Instant::now();
         let _in_flight = self.traffic.enter();
-        let response = routes::answer(self, request).unwrap_or_else(ApiError::into_response);
+        let found = self.routes.find(request);
+        let response = routes::answer(self, request, &found).unwrap_or_else(ApiError::into_response);
         let took = begun.elapsed();
-        self.traffic.count(request, response.status, took);
+        self.traffic.count(found.path(), response.status, took);
         log::debug!(
-            session = session_of(request);
+            session = found.session();
             "{} {} -> {} in {} us",
             request.method,
-            redacted_path(request),
+            found.path(),
             response.status,
             took.as_micros()
         );
@@ -175,28 +179,6 @@ fn note_unknown(response: Response, fields: &Fields, session: &str) -> Response 
     names.truncate(MAX_UNKNOWN_BYTES);
     log::info!(session = session; "ignored unknown fields: {names}");
     response.with_header("X-Unknown-Fields", names)
-}
-
-fn session_of(request: &Request) -> &str {
-    match request.segments.as_slice() {
-        [first, id, ..] if first == "session" => id,
-        _ => "",
-    }
-}
-
-/// The path for a log line: nothing a caller may have put there by mistake.
-fn redacted_path(request: &Request) -> String {
-    let known = |segment: &&String| {
-        segment.len() <= 20 && segment.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
-    };
-    request.segments.iter().map(|segment| if known(&segment) { segment } else { "*" }).fold(
-        String::new(),
-        |mut path, segment| {
-            path.push('/');
-            path.push_str(segment);
-            path
-        },
-    )
 }
 
 /// A connect answers after this time at the latest.

@@ -23,7 +23,7 @@ pub(super) struct ApiError {
     pub(super) message: String,
     details: Map<String, Value>,
     retry_after_s: Option<u32>,
-    allow: Option<&'static str>,
+    allow: Option<String>,
 }
 
 /// `200` with `data`.
@@ -52,7 +52,7 @@ impl ApiError {
     }
 
     /// 405 with the methods that work.
-    pub(super) fn method_not_allowed(allow: &'static str) -> Self {
+    pub(super) fn method_not_allowed(allow: String) -> Self {
         let message = format!("this path answers to {allow} only");
         Self { allow: Some(allow), ..Self::new(405, "METHOD_NOT_ALLOWED", message) }
     }

@@ -1,0 +1,15 @@
+//! Routes that describe the API itself.
+
+use super::Route;
+use crate::api::openapi::{self, Operation, Tag};
+
+pub(super) const ROUTES: &[Route] = &[Route {
+    method: "GET",
+    path: "/openapi.json",
+    run: |_, _| openapi::json(),
+    doc: || {
+        Operation::new(Tag::Reference, "openapi", "This description, as OpenAPI 3.1")
+            .about("For generators of clients, for Postman (Import → Link or File) and for tests.")
+            .bare("application/json", serde_json::json!({ "type": "object" }), "The document")
+    },
+}];
