@@ -10,6 +10,8 @@ use rusqlite::{Connection, OptionalExtension, ToSql, params, params_from_iter, t
 use super::{
     Claim, Logged, SessionKey, SessionPatch, SessionRow, StoreError,
     journal::{Journal, Redo},
+    marks::{self, Marks},
+    parts::{self, CurrentPart, PartCount, PartKey},
     records,
 };
 use crate::{
@@ -45,6 +47,7 @@ pub(super) enum Outcome {
     More(bool),
     /// Sessions with refused events to deliver again, and how many were marked.
     Replaying(Vec<SessionKey>, usize),
+    Number(u64),
 }
 
 /// What is known of sessions without asking the database.
@@ -55,6 +58,9 @@ pub(super) struct Known {
     /// Counts that are written once per transaction.
     session_counts: HashMap<i64, SessionCount>,
     chat_counts: HashMap<i64, i64>,
+    pub(super) part_counts: HashMap<PartKey, PartCount>,
+    /// Something was marked dirty since the last commit.
+    pub(super) marked: bool,
 }
 
 #[derive(Default)]
@@ -64,6 +70,9 @@ pub(super) struct KnownSession {
     last_second: i64,
     last_sort: i64,
     chats: HashMap<String, i64>,
+    /// The open part of the days that were written to last.
+    pub(super) days: Vec<CurrentPart>,
+    pub(super) marks: Marks,
 }
 
 #[derive(Default)]
@@ -73,6 +82,10 @@ struct SessionCount {
 }
 
 impl Known {
+    pub(super) fn known_session(&mut self, session: i64) -> Option<&mut KnownSession> {
+        self.sessions.get_mut(&session)
+    }
+
     fn count(&mut self, session: i64, chat: i64, now_ms: i64) {
         let count = self.session_counts.entry(session).or_default();
         count.messages += 1;
@@ -94,9 +107,11 @@ pub(super) struct Applier<'c> {
 /// Counted when it adds a row, also when it is executed again from the journal.
 const ADD_MESSAGE: &str =
     "INSERT INTO messages (session, sort, chat, id, sender, from_me, kind, content, push_name,
-         target_id, timestamp_s, status, raw)
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+         target_id, timestamp_s, status, raw, part)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
      ON CONFLICT (session, id, chat, sender) DO NOTHING";
+/// What [`ADD_MESSAGE`] of every version begins with; an older one had no part.
+const ADDS_MESSAGE: &str = "INSERT INTO messages ";
 
 pub(super) type Result<T> = std::result::Result<T, Failure>;
 
@@ -137,6 +152,7 @@ impl Applier<'_> {
         for write in &batch.writes {
             match write {
                 Write::Put(table, key, value) => {
+                    self.mark(session, *table as u8, key)?;
                     self.run(
                         "INSERT INTO state (session, tbl, key, value) VALUES (?1, ?2, ?3, ?4)
                          ON CONFLICT DO UPDATE SET value = excluded.value",
@@ -144,12 +160,14 @@ impl Applier<'_> {
                     )?;
                 }
                 Write::Delete(table, key) => {
+                    self.mark(session, *table as u8, key)?;
                     self.run(
                         "DELETE FROM state WHERE session = ?1 AND tbl = ?2 AND key = ?3",
                         params![session, *table as u8, key],
                     )?;
                 }
                 Write::Clear(table) => {
+                    self.mark_table(session, *table as u8)?;
                     self.run(
                         "DELETE FROM state WHERE session = ?1 AND tbl = ?2",
                         params![session, *table as u8],
@@ -200,6 +218,7 @@ impl Applier<'_> {
                 )?
                 .execute(params![session, count.messages, count.activity_ms])?;
         }
+        parts::seal_parts(self.conn, self.known)?;
         for (chat, count) in std::mem::take(&mut self.known.chat_counts) {
             self.conn
                 .prepare_cached("UPDATE chats SET messages = messages + ?2 WHERE key = ?1")?
@@ -241,6 +260,20 @@ impl Applier<'_> {
     }
 
     fn message(&mut self, session: i64, record: &MessageRecord) -> Result<()> {
+        let part = self.open_part(session, records::int(record.timestamp))?;
+        if self.add_message(session, record, part)? {
+            self.mark(session, marks::DAY, &part.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Adds a message to a part of its day; `false` when the history has it.
+    pub(super) fn add_message(
+        &mut self,
+        session: i64,
+        record: &MessageRecord,
+        PartKey { day, part, .. }: PartKey,
+    ) -> Result<bool> {
         let chat = self.chat(session, &record.chat.to_string())?;
         let sort = self.sort_key(session, records::int(record.timestamp))?;
         let added = self.run(
@@ -258,17 +291,20 @@ impl Applier<'_> {
                 record.target_id,
                 records::int(record.timestamp),
                 record.status as u8,
-                record.raw
+                record.raw,
+                part
             ],
         )?;
         if added > 0 {
             self.known.count(session, chat, self.now_ms);
+            let bytes = records::length(&record.raw) + records::length(&record.content);
+            self.known.file(PartKey { session, day, part }, sort, bytes);
         }
-        Ok(())
+        Ok(added > 0)
     }
 
     /// The chat's number; a chat seen for the first time gets one.
-    fn chat(&mut self, session: i64, jid: &str) -> Result<i64> {
+    pub(super) fn chat(&mut self, session: i64, jid: &str) -> Result<i64> {
         if let Some(chat) = self.session(session)?.chats.get(jid) {
             return Ok(*chat);
         }
@@ -326,7 +362,7 @@ impl Applier<'_> {
         let at = records::int(change.timestamp);
         // The index is named: without statistics SQLite would walk the whole session instead.
         // A failure counts only while nothing better is known, and any real progress ends it.
-        self.run(
+        let changed = self.run(
             "UPDATE messages INDEXED BY messages_id SET
                  status = CASE WHEN ?4 = 6 THEN iif(status <= 2, 6, status)
                                WHEN status = 6 THEN ?4 ELSE max(status, ?4) END,
@@ -338,6 +374,9 @@ impl Applier<'_> {
              WHERE session = ?1 AND id = ?2 AND chat = ?3 AND from_me = 1",
             params![session, change.id, chat, change.status as u8, at, change.error],
         )?;
+        if changed > 0 {
+            self.mark_part_of(session, change.id, chat)?;
+        }
         if let Some(participant) = participant {
             self.run(
                 "INSERT INTO receipts (session, sort, participant, status, timestamp_s)
@@ -384,11 +423,20 @@ pub(super) fn redo(
     now_ms: i64,
     redo: &Redo<'_>,
 ) -> rusqlite::Result<()> {
+    if redo.sql == parts::SETTLE {
+        return parts::seal_parts(conn, known);
+    }
     let changed = conn.prepare_cached(redo.sql)?.execute(params_from_iter(&redo.values))?;
-    if let (true, [Value::Integer(session), _, Value::Integer(chat), ..]) =
-        (changed > 0 && redo.sql == ADD_MESSAGE, &redo.values[..])
+    if changed > 0
+        && redo.sql.starts_with(ADDS_MESSAGE)
+        && let [Value::Integer(session), Value::Integer(sort), Value::Integer(chat), rest @ ..] =
+            &redo.values[..]
     {
         known.count(*session, *chat, now_ms);
+        if let [.., Value::Text(content), _, _, _, _, Value::Blob(raw), Value::Integer(part)] = rest {
+            let key = PartKey { session: *session, day: PartKey::day_of(*sort), part: *part };
+            known.file(key, *sort, records::length(raw) + records::length(content));
+        }
     }
     Ok(())
 }

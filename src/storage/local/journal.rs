@@ -86,6 +86,11 @@ impl Journal {
         self.number
     }
 
+    /// Number of the group that has everything added so far.
+    pub(super) fn next_number(&self) -> u64 {
+        self.number + u64::from(self.group.len() > HEAD_BYTES)
+    }
+
     /// Bytes used since the beginning.
     pub(super) fn used(&self) -> usize {
         self.offset

@@ -8,13 +8,17 @@
 //! needs the first and the journal; of a stopped one `worker.db` is everything.
 
 mod apply;
+mod custody;
 mod journal;
+mod marks;
 mod ops;
 mod outbox;
+mod parts;
 mod reader;
 mod records;
 mod schema;
 mod session_store;
+mod upload;
 mod writer;
 
 use std::{
@@ -25,12 +29,15 @@ use std::{
 
 use crossbeam_channel::Sender;
 
+pub use custody::LeaseRow;
+pub use marks::DirtyMark;
 pub use outbox::{Burial, DeadLetter, EventWatch, Logged, OutboxCursor, OutboxPage, OutboxRow, ReplayFilter};
 pub use records::{
     Answer, Claim, IdempotencyRecord, MessageFilter, MessagePage, SessionKey, SessionPatch, SessionRow,
     StatusTimes, StoreError, StoredEvent, StoredMessage,
 };
 pub use session_store::SessionStore;
+pub use upload::{Changed, DayPart, Snapshot};
 
 use self::{
     apply::Outcome,
@@ -177,7 +184,17 @@ impl LocalStore {
     /// # Errors
     /// [`StoreError`] when it could not be made durable.
     pub fn delete_session(&self, session: SessionKey) -> Result<(), StoreError> {
-        self.call(Op::MarkDeleted { session })?;
+        self.call(Op::MarkDeleted { session, objects: false })?;
+        self.delete_rows(session)
+    }
+
+    /// As [`LocalStore::delete_session`]; the id stays taken, and is listed by [`LocalStore::removals`], until
+    /// [`LocalStore::removed`] says that the objects of the session are gone, too.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it could not be made durable.
+    pub fn delete_session_and_objects(&self, session: SessionKey) -> Result<(), StoreError> {
+        self.call(Op::MarkDeleted { session, objects: true })?;
         self.delete_rows(session)
     }
 

@@ -6,6 +6,8 @@ use rusqlite::params;
 use super::{
     Claim, IdempotencyRecord, SessionPatch,
     apply::{Applier, Outcome, Result},
+    marks,
+    parts::PartKey,
     records,
     writer::Op,
 };
@@ -17,7 +19,7 @@ pub(super) const UNDELIVERED_KEPT_MS: i64 = 30 * 24 * 3_600_000;
 /// An idempotency key is remembered for a day.
 pub(super) const IDEMPOTENCY_KEPT_MS: i64 = 24 * 3_600_000;
 /// Rows removed in one transaction, so that nobody waits long behind a deletion or a clean-up.
-const ROWS_AT_ONCE: i64 = 2_000;
+pub(super) const ROWS_AT_ONCE: i64 = 2_000;
 
 impl Applier<'_> {
     /// Anything that is not an engine's batch.
@@ -42,11 +44,26 @@ impl Applier<'_> {
                 self.report(*session, Some(patch), event.as_ref()).map(Outcome::Seq)
             }
             Op::Forget { session } => {
+                self.mark_state(session.0)?;
                 self.run("DELETE FROM state WHERE session = ?1", params![session.0])?;
                 Ok(Outcome::Done)
             }
-            Op::MarkDeleted { session } => self.mark_deleted(session.0),
+            Op::MarkDeleted { session, objects } => self.mark_deleted(session.0, *objects),
             Op::DeleteSome { session } => self.delete_some(session.0),
+            Op::BeginUpload { session } => self.begin_upload(*session),
+            Op::Uploaded { session, marks, begun_ms } => self.uploaded(*session, marks, *begun_ms),
+            Op::Lease { session, lease } => self.lease(session.0, *lease),
+            Op::Removed { id } => {
+                self.run("DELETE FROM removals WHERE id = ?1", params![id])?;
+                Ok(Outcome::Done)
+            }
+            Op::Adopt { session, state, mark } => self.adopt(session.0, state, *mark),
+            Op::Unfile { session } => self.unfile(session.0),
+            Op::FilePart { session, day, part, messages } => {
+                self.file_part(PartKey { session: session.0, day: *day, part: *part }, messages)
+            }
+            Op::Refile { session } => self.refile(session.0),
+            Op::Expire { session, before_s } => self.expire(session.0, *before_s),
             Op::Tidy => self.tidy(),
             Op::Outbox(op) => self.outbox(op),
             Op::Commit => Ok(Outcome::Done),
@@ -67,7 +84,8 @@ impl Applier<'_> {
         let uid = uid.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let added = self.run(
             "INSERT INTO sessions (id, uid, user_id, name, status, wanted, created_ms, updated_ms)
-             VALUES (?1, ?2, ?3, ?4, 'disconnected', 0, ?5, ?5) ON CONFLICT (id) DO NOTHING",
+             SELECT ?1, ?2, ?3, ?4, 'disconnected', 0, ?5, ?5 WHERE ?1 NOT IN (SELECT id FROM removals)
+             ON CONFLICT (id) DO NOTHING",
             params![id, uid, user_id, name, self.now_ms],
         )?;
         let sql = format!("SELECT {} FROM sessions WHERE key = ?1", records::SESSION_COLUMNS);
@@ -79,10 +97,18 @@ impl Applier<'_> {
                 Some(self.conn.query_row(&sql, [key], records::session_row)?)
             }
         };
+        if let Some(row) = &row {
+            self.mark(row.key.0, marks::SESSION, "")?;
+        }
         Ok(Outcome::Session(row))
     }
 
-    pub(super) fn update(&self, session: i64, patch: &SessionPatch) -> Result<()> {
+    pub(super) fn update(&mut self, session: i64, patch: &SessionPatch) -> Result<()> {
+        // Asked for only to wait for what is in front of it.
+        if *patch == SessionPatch::default() {
+            return Ok(());
+        }
+        self.mark(session, marks::SESSION, "")?;
         let text = |value: &Option<Option<String>>| value.clone().flatten();
         self.run(
             "UPDATE sessions SET updated_ms = ?2, status = coalesce(?3, status),
@@ -139,7 +165,14 @@ impl Applier<'_> {
     }
 
     /// Frees the public id at once; the rows follow piece by piece, and at the next start if we die here.
-    fn mark_deleted(&mut self, session: i64) -> Result<Outcome> {
+    fn mark_deleted(&mut self, session: i64, objects: bool) -> Result<Outcome> {
+        if objects {
+            self.run(
+                "INSERT INTO removals SELECT id, ?2 FROM sessions WHERE key = ?1 AND deleting = 0
+                 ON CONFLICT DO NOTHING",
+                params![session, self.now_ms],
+            )?;
+        }
         self.run(
             "UPDATE sessions SET deleting = 1, wanted = 0, id = '#deleted-' || key
              WHERE key = ?1 AND deleting = 0",
@@ -150,7 +183,11 @@ impl Applier<'_> {
     }
 
     fn delete_some(&mut self, session: i64) -> Result<Outcome> {
-        const PIECES: [&str; 8] = [
+        const PIECES: [&str; 10] = [
+            "DELETE FROM dirty WHERE session = ?1 AND (kind, key) IN
+                 (SELECT kind, key FROM dirty WHERE session = ?1 LIMIT ?2)",
+            "DELETE FROM day_parts WHERE session = ?1 AND (day, part) IN
+                 (SELECT day, part FROM day_parts WHERE session = ?1 LIMIT ?2)",
             "DELETE FROM state WHERE session = ?1 AND (tbl, key) IN
                  (SELECT tbl, key FROM state WHERE session = ?1 LIMIT ?2)",
             "DELETE FROM events WHERE session = ?1 AND seq IN
@@ -172,6 +209,7 @@ impl Applier<'_> {
                 return Ok(Outcome::More(true));
             }
         }
+        self.run("DELETE FROM leases WHERE session = ?1", params![session])?;
         self.run("DELETE FROM sessions WHERE key = ?1 AND deleting = 1", params![session])?;
         Ok(Outcome::More(false))
     }

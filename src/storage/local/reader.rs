@@ -45,6 +45,12 @@ impl Readers {
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
         if let Some(conn) = self.conn.take() {
+            // A snapshot ends with its reader.
+            if !conn.is_autocommit()
+                && let Err(error) = conn.execute_batch("ROLLBACK")
+            {
+                log::error!("a snapshot was not closed: {error}");
+            }
             // The channel has room for every connection there is.
             drop(self.readers.back.try_send(conn));
         }
@@ -189,6 +195,11 @@ impl Reader<'_> {
         let sql = "SELECT coalesce(sum(messages), 0) FROM sessions WHERE deleting = 0";
         let count = self.one(sql, [], |row| row.get(0))?;
         Ok(count.map_or(0, records::unsigned))
+    }
+
+    /// From the first question on, this reader sees one moment.
+    pub(super) fn begin(&self) -> Result<(), StoreError> {
+        self.conn().execute_batch("BEGIN").map_err(|error| records::store_error(&error))
     }
 
     /// `None` when the chat has no messages.

@@ -278,6 +278,10 @@ pub(super) fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
+pub(super) fn length(bytes: impl AsRef<[u8]>) -> i64 {
+    i64::try_from(bytes.as_ref().len()).unwrap_or(i64::MAX)
+}
+
 /// What an error of SQLite means to us.
 pub(super) fn store_error(error: &rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {

@@ -30,7 +30,7 @@ const READER_CACHE_KIB: i32 = 2048;
 const STATEMENTS: usize = 64;
 
 /// One step per schema version; `user_version` counts the steps taken. Steps are never edited once released.
-const MIGRATIONS: &[&str] = &[V1, V2];
+const MIGRATIONS: &[&str] = &[V1, V2, V3];
 
 const V1: &str = "
 CREATE TABLE sessions (
@@ -144,6 +144,48 @@ CREATE TABLE dead_letters (
     UNIQUE (session, seq)
 ) STRICT;
 CREATE INDEX dead_letters_replay ON dead_letters (session, seq) WHERE replay = 1;
+";
+
+/// What the object store lacks, and who owns what there. Days of history are cut into parts of 200 messages.
+const V3: &str = "
+-- kind: number of a state table, or one of `marks`. round: counts changes while an upload is under way.
+CREATE TABLE dirty (
+    session INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    round INTEGER NOT NULL,
+    since_ms INTEGER NOT NULL,
+    PRIMARY KEY (session, kind, key)
+) WITHOUT ROWID, STRICT;
+CREATE INDEX dirty_age ON dirty (session, since_ms);
+-- Parts of days of message history. Part 0 of a day is none: messages that are filed again after a take-over.
+CREATE TABLE day_parts (
+    session INTEGER NOT NULL,
+    day INTEGER NOT NULL,
+    part INTEGER NOT NULL,
+    messages INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    first_sort INTEGER NOT NULL,
+    last_sort INTEGER NOT NULL,
+    PRIMARY KEY (session, day, part)
+) WITHOUT ROWID, STRICT;
+CREATE TABLE leases (
+    session INTEGER PRIMARY KEY,
+    generation INTEGER NOT NULL,
+    complete INTEGER NOT NULL
+) STRICT;
+-- Deleted sessions whose objects are not known to be gone.
+CREATE TABLE removals (id TEXT PRIMARY KEY, since_ms INTEGER NOT NULL) WITHOUT ROWID, STRICT;
+ALTER TABLE messages ADD COLUMN part INTEGER NOT NULL DEFAULT 0;
+UPDATE messages SET part = filed.part FROM (
+    SELECT session AS s, sort AS t, 1 + (row_number() OVER
+        (PARTITION BY session, (sort >> 20) / 86400 ORDER BY sort) - 1) / 200 AS part FROM messages) AS filed
+    WHERE filed.s = messages.session AND filed.t = messages.sort;
+INSERT INTO day_parts SELECT session, (sort >> 20) / 86400, part, count(*),
+    sum(length(raw) + length(content)), min(sort), max(sort) FROM messages GROUP BY 1, 2, 3;
+INSERT INTO dirty SELECT session, 33, day || '.' || part, 1, 0 FROM day_parts;
+INSERT INTO dirty SELECT session, tbl, key, 1, 0 FROM state;
+INSERT INTO dirty SELECT key, 32, '', 1, 0 FROM sessions WHERE deleting = 0;
 ";
 
 /// Held for the life of the store: one worker per state directory. The kernel drops it when the process dies.

@@ -19,13 +19,15 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{
-    Answer, CommitListener, EventWatch, Logged, SessionKey, SessionPatch, StoreError,
+    Answer, CommitListener, EventWatch, LeaseRow, Logged, SessionKey, SessionPatch, StoreError,
+    StoredMessage,
     apply::{self, Applier, Failure, Known, Outcome},
     journal::Journal,
+    marks::DirtyMark,
     outbox::OutboxOp,
     records, schema,
 };
-use crate::whatsapp::state::Batch;
+use crate::whatsapp::state::{Batch, Write};
 
 /// Work that may wait before submitters have to.
 pub(super) const QUEUE: usize = 1024;
@@ -78,11 +80,49 @@ pub(super) enum Op {
     },
     MarkDeleted {
         session: SessionKey,
+        /// Objects of the session are to be removed, too.
+        objects: bool,
     },
     DeleteSome {
         session: SessionKey,
     },
     Outbox(Box<OutboxOp>),
+    BeginUpload {
+        session: SessionKey,
+    },
+    Uploaded {
+        session: SessionKey,
+        marks: Vec<DirtyMark>,
+        begun_ms: u64,
+    },
+    Lease {
+        session: SessionKey,
+        lease: Option<LeaseRow>,
+    },
+    Removed {
+        id: String,
+    },
+    Adopt {
+        session: SessionKey,
+        state: Vec<Write>,
+        mark: bool,
+    },
+    Unfile {
+        session: SessionKey,
+    },
+    FilePart {
+        session: SessionKey,
+        day: i64,
+        part: i64,
+        messages: Vec<StoredMessage>,
+    },
+    Refile {
+        session: SessionKey,
+    },
+    Expire {
+        session: SessionKey,
+        before_s: i64,
+    },
     /// What is durable can be read afterwards.
     Commit,
     Tidy,
@@ -146,13 +186,26 @@ pub(super) struct Writer {
 }
 
 /// What the store thread tells its callers without being asked.
-#[derive(Default)]
 pub(super) struct Shared {
     pub(super) health: Health,
     /// Readers do not see everything that is durable: they must ask for a commit first.
     pub(super) uncommitted: AtomicBool,
     /// Hears of events.
     pub(super) watch: OnceLock<Arc<dyn EventWatch>>,
+    /// Holds something when marks were committed since it was taken out.
+    pub(super) marked: (Sender<()>, Receiver<()>),
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        let marked = crossbeam_channel::bounded(1);
+        Self {
+            health: Health::default(),
+            uncommitted: AtomicBool::new(false),
+            watch: Default::default(),
+            marked,
+        }
+    }
 }
 
 /// What became of one job, in the order of the jobs.
@@ -279,7 +332,7 @@ impl Writer {
     }
 
     fn tell_of_deletion(&self, job: &Job, done: bool) {
-        if let (Job::Call { op: Op::MarkDeleted { session }, .. }, true, Some(watch)) =
+        if let (Job::Call { op: Op::MarkDeleted { session, .. }, .. }, true, Some(watch)) =
             (job, done, self.shared.watch.get())
         {
             watch.deleted(*session);
@@ -371,6 +424,10 @@ impl Writer {
         self.uncommitted = 0;
         self.journal.restart();
         self.shared.uncommitted.store(false, Ordering::SeqCst);
+        if std::mem::take(&mut self.known.marked) {
+            // Full: somebody is told already.
+            let _ = self.shared.marked.0.try_send(());
+        }
         for (_, number, listener) in self.unread.drain(..) {
             listener.readable(number);
         }

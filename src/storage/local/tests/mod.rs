@@ -191,7 +191,7 @@ fn a_deletion_that_was_interrupted_goes_on_at_the_next_start() {
     let (dir, store) = open();
     let key = session(&store, "a");
     write(&store, key, vec![put("1.0", b"x")]).unwrap();
-    store.call(Op::MarkDeleted { session: key }).unwrap();
+    store.call(Op::MarkDeleted { session: key, objects: false }).unwrap();
     drop(store);
     let store = LocalStore::open(dir.path()).unwrap();
     assert!(store.sessions().unwrap().is_empty());
