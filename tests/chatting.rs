@@ -211,7 +211,9 @@ fn a_quote_and_a_mention_reach_the_other_side() {
     };
     joined.command(client, 1, Command::Send(SendRequest { to: Jid::pn(BUDI), id: None, content }));
     joined.pass(Duration::from_secs(1));
-    assert_eq!(joined.world.messages(BUDI).last().unwrap().text, format!("@{BUDI} answer"));
+    let shown = joined.world.messages(BUDI).last().unwrap();
+    assert_eq!(shown.text, format!("@{BUDI} answer"));
+    assert_eq!(shown.quoted.as_deref(), Some("question"));
     joined.assert_no_violations();
 }
 

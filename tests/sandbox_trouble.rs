@@ -162,7 +162,7 @@ fn a_demanded_token_is_sent_once_it_is_known() {
     joined.world.service().options_mut().require_tokens = true;
     let client = joined.add_linked(ANNA);
     joined.command(client, 1, text(BUDI, "unasked"));
-    joined.pass(Duration::from_secs(90));
+    joined.pass(Duration::from_secs(6));
     let refused = matches!(reply(&joined, client, 1), Reply::Failed(CommandError::Refused { code: 463, .. }));
     assert!(refused, "{:?}", reply(&joined, client, 1));
     joined.world.send_text(BUDI, ANNA, "do write to me", joined.now).unwrap();
@@ -171,6 +171,83 @@ fn a_demanded_token_is_sent_once_it_is_known() {
     joined.pass(Duration::from_secs(2));
     assert_eq!(texts(&joined, BUDI), ["gladly"]);
     assert!(matches!(reply(&joined, client, 2), Reply::Sent { .. }), "{:?}", reply(&joined, client, 2));
+}
+
+#[test]
+fn a_message_refused_for_want_of_a_token_waits_for_it_and_goes_out_once() {
+    let mut joined = joined(&[NewPhone::number(ANNA), NewPhone::number(BUDI)]);
+    joined.world.service().options_mut().require_tokens = true;
+    let client = joined.add_linked(ANNA);
+    joined.command(client, 1, text(BUDI, "may I?"));
+    joined.command(client, 2, text(BUDI, "and this?"));
+    joined.pass(Duration::from_secs(3));
+    assert!(joined.clients[client].replies.is_empty(), "{:?}", joined.clients[client].replies);
+    joined.world.send_text(BUDI, ANNA, "please do", joined.now).unwrap();
+    joined.pass(Duration::from_secs(1));
+    assert_eq!(texts(&joined, BUDI), ["may I?", "and this?"]);
+    for command in [1, 2] {
+        assert!(matches!(reply(&joined, client, command), Reply::Sent { .. }));
+    }
+    joined.assert_no_violations();
+}
+
+#[test]
+fn messages_of_chats_that_overtake_each_other_all_arrive() {
+    let mut joined = joined(&[NewPhone::number(ANNA), NewPhone::number(BUDI), NewPhone::number(CARO)]);
+    let client = joined.add_linked(ANNA);
+    // With the first message comes a token, which overtakes nothing.
+    for phone in [BUDI, CARO] {
+        joined.world.send_text(phone, ANNA, "hello", joined.now).unwrap();
+        joined.pass(Duration::from_secs(1));
+    }
+    joined.world.fault(ANNA, 1, &Fault::Reorder { on: true }, joined.now).unwrap();
+    for n in 0..3 {
+        joined.world.send_text(BUDI, ANNA, &format!("b{n}"), joined.now).unwrap();
+        joined.world.send_text(CARO, ANNA, &format!("c{n}"), joined.now).unwrap();
+    }
+    joined.pass(Duration::from_secs(2));
+    assert_eq!(told(&joined, client), ["hello", "hello", "c0", "b0", "c1", "b1", "c2", "b2"]);
+    joined.assert_no_violations();
+}
+
+#[test]
+fn another_device_of_ours_that_asks_for_app_state_keys_gets_those_we_have() {
+    let mut joined = joined(&[NewPhone::number(ANNA)]);
+    let _client = joined.add_linked(ANNA);
+    joined.world.ask_app_state_keys(ANNA, 1, &[None, Some(vec![9; 6])], joined.now).unwrap();
+    joined.pass(Duration::from_secs(2));
+    let phone = joined.world.phone(ANNA).unwrap();
+    let [(known, Some(data)), (unknown, None)] = phone.shared_app_state_keys() else {
+        panic!("{:?}", phone.shared_app_state_keys());
+    };
+    assert!(phone.is_app_state_key(known, data));
+    assert_eq!(unknown, &[9; 6]);
+    joined.assert_no_violations();
+}
+
+#[test]
+fn while_whatsapp_is_away_only_so_many_messages_are_taken() {
+    let mut joined = joined(&[NewPhone::number(ANNA), NewPhone::number(BUDI)]);
+    let client = joined.add_linked(ANNA);
+    joined.command(client, 1, text(BUDI, "hello"));
+    joined.pass(Duration::from_secs(1));
+    joined.cut(client);
+    for n in 0..1002 {
+        joined.queue_command(client, 10 + n, text(BUDI, &format!("{n}")));
+    }
+    joined.settle();
+    let refused: Vec<_> = joined.clients[client].replies.iter().filter(|(id, _)| *id >= 10).collect();
+    let [(1010, first), (1011, second)] = refused.as_slice() else { panic!("{refused:?}") };
+    assert!(matches!(first, Reply::Failed(CommandError::QueueFull)));
+    assert!(matches!(second, Reply::Failed(CommandError::QueueFull)));
+    assert_eq!(joined.clients[client].store.messages().len(), 1001, "nothing of the others is kept");
+    joined.connect(client);
+    joined.pass(Duration::from_secs(5));
+    assert_eq!(texts(&joined, BUDI).len(), 1001);
+    joined.command(client, 2000, text(BUDI, "again"));
+    joined.pass(Duration::from_secs(1));
+    assert!(matches!(reply(&joined, client, 2000), Reply::Sent { .. }));
+    joined.assert_no_violations();
 }
 
 #[test]

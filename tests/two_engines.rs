@@ -1,5 +1,5 @@
 //! Sessions of three accounts chat while everything around them fails: sockets break and processes die between any
-//! two outputs, stanzas come twice and late, sessions are lost. Afterwards nothing that was accepted is lost, nothing
+//! two outputs, stanzas come twice, late and out of order, sessions are lost. Afterwards nothing that was accepted is lost, nothing
 //! was told twice, and the service saw no message key used twice and no broken rule.
 //!
 //! Each run is decided by its seed. Repeat one: `SEED=17 cargo test --test two_engines`. More: `SEEDS=2000 …`.
@@ -82,7 +82,7 @@ impl Run {
         let client = self.below(3);
         let number = NUMBERS[client];
         let now = self.joined.now;
-        match self.below(20) {
+        match self.below(22) {
             0..=7 => {
                 for _ in 0..=self.below(4) {
                     self.say(client);
@@ -106,6 +106,10 @@ impl Run {
             }
             16 => drop(self.joined.world.fault(number, 1, &Fault::Drop, now)),
             17 => self.lose_sessions(client),
+            18 | 19 => {
+                let on = self.below(3) > 0;
+                drop(self.joined.world.fault(number, 1, &Fault::Reorder { on }, now));
+            }
             _ => self.joined.pass(Duration::from_millis(500)),
         }
         if self.below(2) == 0 {
@@ -142,6 +146,7 @@ impl Run {
         for number in NUMBERS {
             let now = self.joined.now;
             drop(self.joined.world.fault(number, 1, &Fault::Delay { ms: 0 }, now));
+            drop(self.joined.world.fault(number, 1, &Fault::Reorder { on: false }, now));
         }
         for _ in 0..8 {
             self.joined.settle();

@@ -145,6 +145,7 @@ impl From<CommandError> for ApiError {
                 Self::new(422, "RECIPIENT_NOT_ON_WHATSAPP", message).with_detail("field", "to")
             }
             CommandError::Refused { code, reason } => refused(code, message).with_detail("reason", reason),
+            CommandError::QueueFull => Self::unavailable("QUEUE_FULL", message, 30),
             CommandError::RateLimited => Self::new(429, "RATE_LIMITED", message).retry_after(60),
             CommandError::Timeout => Self::unavailable("WHATSAPP_TIMEOUT", message, 5),
             CommandError::ConnectionLost => Self::unavailable("CONNECTION_LOST", message, 5),

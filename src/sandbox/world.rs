@@ -101,6 +101,9 @@ pub struct PhoneMessage {
     pub from_me: bool,
     /// Text; empty for other kinds.
     pub text: String,
+    /// Text of the message this one quotes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quoted: Option<String>,
     /// Unix seconds.
     pub timestamp: u64,
     /// For outgoing messages: `sent`, `delivered`, `read`.
@@ -307,6 +310,29 @@ impl World {
             phone.reinstall(ctx);
             Ok(())
         })
+    }
+
+    /// A phone asks a companion for app-state keys; `None` stands for the one it shared itself.
+    ///
+    /// # Errors
+    /// [`SandboxError::NoSuchPhone`].
+    pub fn ask_app_state_keys(
+        &mut self,
+        phone: &str,
+        device: u16,
+        ids: &[Option<Vec<u8>>],
+        now: Now,
+    ) -> Result<(), SandboxError> {
+        self.with_phone(phone, now, |phone, ctx| {
+            phone.ask_app_state_keys(device, ids, ctx);
+            Ok(())
+        })
+    }
+
+    /// A phone, to look at.
+    #[must_use]
+    pub fn phone(&self, number: &str) -> Option<&Phone> {
+        self.phones.find(number)
     }
 
     /// Everything this phone sent and received, oldest first.

@@ -17,7 +17,8 @@ use crate::{
     whatsapp::model::{Command, CommandError, Reply},
 };
 
-/// Commands of one session that may wait for their answer; more are refused as busy.
+/// Commands of one session that may wait for its thread; more are refused as busy. What the engine has taken, it
+/// limits itself.
 const COMMANDS: usize = 256;
 
 /// What a session's thread is told.
@@ -95,7 +96,7 @@ impl Mailbox {
     pub(super) fn command(&self, command: Command) -> Option<Receiver<Reply>> {
         let counted = CountedCommand::new(&self.commands)?;
         let (reply, answer) = crossbeam_channel::bounded(1);
-        let reply = ReplySender { reply: Some(reply), reached_engine: false, _counted: counted };
+        let reply = ReplySender { reply: Some(reply), waiting: Some(counted) };
         self.send(Mail::Command(Box::new((command, reply))));
         Some(answer)
     }
@@ -133,14 +134,14 @@ impl CommitListener for Mailbox {
 /// engine saw was not started, one that an engine saw may have been.
 pub(super) struct ReplySender {
     reply: Option<Sender<Reply>>,
-    reached_engine: bool,
-    _counted: CountedCommand,
+    /// `None` once the engine has the command.
+    waiting: Option<CountedCommand>,
 }
 
 impl ReplySender {
     /// From now on the command may have had an effect.
     pub(super) fn reached_engine(mut self) -> Self {
-        self.reached_engine = true;
+        self.waiting = None;
         self
     }
 
@@ -159,7 +160,7 @@ impl ReplySender {
 impl Drop for ReplySender {
     fn drop(&mut self) {
         let error =
-            if self.reached_engine { CommandError::ConnectionLost } else { CommandError::NotConnected };
+            if self.waiting.is_none() { CommandError::ConnectionLost } else { CommandError::NotConnected };
         self.answer(Reply::Failed(error));
     }
 }

@@ -74,6 +74,16 @@ pub(in crate::whatsapp) const PREKEYS_LOW: u32 = 100;
 /// Longest wait between two tries of a failing upload. Seen: WhatsApp Web through whatsapp-rust, 610 s.
 pub(in crate::whatsapp) const PREKEY_RETRY_CAP: Duration = Duration::from_secs(610);
 
+// ---- Signed prekeys ----
+
+/// A signed prekey is replaced when it is this old. Seen: WhatsApp Web through whatsapp-rust, 27 days.
+pub(in crate::whatsapp) const SIGNED_PREKEY_LIFE: Duration = Duration::from_secs(27 * 24 * 3600);
+/// A server in trouble is offered the new one again after this. Seen: as above, 24 h.
+pub(in crate::whatsapp) const SIGNED_PREKEY_RETRY: Duration = Duration::from_secs(24 * 3600);
+/// Signed prekeys that still open messages, the current one included: two further lives. With one less, whatsapp-rust
+/// met messages to keys that were gone (PR 1237).
+pub(in crate::whatsapp) const SIGNED_PREKEYS_KEPT: usize = 3;
+
 // ---- Offline queue ----
 
 /// Stanzas asked for at a time. Seen: WhatsApp Web through whatsapp-rust `offline_resume.rs`.

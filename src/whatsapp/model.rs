@@ -124,6 +124,9 @@ pub enum CommandError {
     /// 429, or an account restriction: try later.
     #[error("WhatsApp asks to slow down")]
     RateLimited,
+    /// So many messages of this session wait already that no further one is taken.
+    #[error("too many messages of this session wait to be sent")]
+    QueueFull,
     /// No answer in time; the message stays queued where that is safe.
     #[error("WhatsApp did not answer in time")]
     Timeout,

@@ -45,7 +45,8 @@ pub enum Table {
     PushName = 14,
     /// Key = chat JID: per-chat settings (ephemeral timer, …).
     Chat = 15,
-    /// Key = `<sender>/<message id>`: how often we asked for, or answered, a resend.
+    /// Key = `<sender>/<message id>`: how often we asked for, or answered, a resend. Key = `missing/<message id>`: our
+    /// phone is going to be asked for it.
     RetryCount = 16,
 }
 

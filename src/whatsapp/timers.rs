@@ -22,6 +22,8 @@ pub(in crate::whatsapp) enum Timer {
     Offline,
     /// Prekeys need attention (upload retry).
     PreKeys,
+    /// The signed prekey is old.
+    SignedPreKey,
     /// The oldest unacknowledged message expires.
     MessageAck,
     /// Held-back receipts are due.
@@ -43,6 +45,7 @@ const ALL: [Timer; COUNT] = [
     Timer::Iq,
     Timer::Offline,
     Timer::PreKeys,
+    Timer::SignedPreKey,
     Timer::MessageAck,
     Timer::Receipts,
     Timer::Placeholder,

@@ -99,6 +99,8 @@ pub struct Phone {
     next_key_index: u32,
     raw_id: u32,
     app_state_key: ([u8; 6], [u8; 32]),
+    /// App-state keys companions gave us when asked, with their data if they had it.
+    shared_keys: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     messages: Vec<PhoneMessage>,
     /// Position of own messages, for receipts.
     own_messages: HashMap<String, usize>,
@@ -144,6 +146,7 @@ impl Phone {
             next_key_index: 1,
             raw_id: rng.next_u32() >> 1,
             app_state_key,
+            shared_keys: Vec::new(),
             messages: Vec::new(),
             own_messages: HashMap::new(),
             sent: sending::Sent::default(),
@@ -156,6 +159,18 @@ impl Phone {
         };
         let keys = phone.published_keys();
         (phone, keys)
+    }
+
+    /// What companions answered when they were asked for app-state keys: id and data.
+    #[must_use]
+    pub fn shared_app_state_keys(&self) -> &[(Vec<u8>, Option<Vec<u8>>)] {
+        &self.shared_keys
+    }
+
+    /// Whether this is the key this phone gave its companions.
+    #[must_use]
+    pub fn is_app_state_key(&self, id: &[u8], data: &[u8]) -> bool {
+        self.app_state_key.0 == id && self.app_state_key.1 == data
     }
 
     fn published_keys(&self) -> PublishedKeys {

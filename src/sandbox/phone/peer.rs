@@ -9,9 +9,9 @@ use crate::{
         binary::Node,
         jid::Jid,
         proto::{
-            LidMigrationMapping, LidMigrationMappingSyncMessage, LidMigrationMappingSyncPayload, Message,
-            MessageKey, PeerDataOperationRequestMessage, PeerDataOperationRequestResponseMessage,
-            ProtocolMessage, WebMessageInfo,
+            AppStateSyncKeyId, AppStateSyncKeyRequest, LidMigrationMapping, LidMigrationMappingSyncMessage,
+            LidMigrationMappingSyncPayload, Message, MessageKey, PeerDataOperationRequestMessage,
+            PeerDataOperationRequestResponseMessage, ProtocolMessage, WebMessageInfo,
             peer_data_operation_request_response_message::{
                 PeerDataOperationResult, peer_data_operation_result::PlaceholderMessageResendResponse,
             },
@@ -34,9 +34,30 @@ impl Phone {
         if message.app_state_sync_key_request.is_some() {
             self.share_app_state_key(sender.device, ctx);
         }
+        if let Some(share) = &message.app_state_sync_key_share {
+            let keys = share.keys.iter().filter_map(|key| {
+                let data = key.key_data.as_ref().and_then(|data| data.key_data.clone());
+                Some((key.key_id.as_ref()?.key_id.clone()?, data))
+            });
+            self.shared_keys.extend(keys);
+        }
         if let Some(request) = &message.peer_data_operation_request_message {
             self.resend_placeholders(sender.device, id, request, ctx);
         }
+    }
+
+    /// Asks a companion for app-state keys, as a phone does that lost them; `None` stands for the phone's own.
+    pub fn ask_app_state_keys(&mut self, device: u16, ids: &[Option<Vec<u8>>], ctx: &mut PhoneCtx<'_>) {
+        let own = self.app_state_key.0.to_vec();
+        let ids = ids
+            .iter()
+            .map(|id| AppStateSyncKeyId { key_id: Some(id.clone().unwrap_or_else(|| own.clone())) });
+        let message = ProtocolMessage {
+            r#type: Some(APP_STATE_SYNC_KEY_REQUEST),
+            app_state_sync_key_request: Some(AppStateSyncKeyRequest { key_ids: ids.collect() }),
+            ..ProtocolMessage::default()
+        };
+        self.send_peer(device, message, ctx);
     }
 
     /// 1:1 chats are LID-addressed from now on: the service and the companions are told.
@@ -141,5 +162,6 @@ fn placeholder(message: &PhoneMessage) -> PeerDataOperationResult {
     }
 }
 
+const APP_STATE_SYNC_KEY_REQUEST: i32 = 7;
 const LID_MIGRATION_MAPPING_SYNC: i32 = 22;
 const PEER_DATA_OPERATION_REQUEST_RESPONSE: i32 = 17;

@@ -91,6 +91,7 @@ impl Phone {
             sender: sender.to_string(),
             from_me: own,
             text: text_of(content).unwrap_or_default().to_owned(),
+            quoted: quoted_text(content),
             timestamp: node.number("t").unwrap_or_else(|| ctx.now.unix_s()),
             status: if own { "sent" } else { "delivered" },
         });
@@ -182,6 +183,11 @@ fn id_of(node: &Node) -> String {
 fn text_of(message: &Message) -> Option<&str> {
     let extended = || message.extended_text_message.as_ref()?.text.as_deref();
     message.conversation.as_deref().or_else(extended)
+}
+
+fn quoted_text(message: &Message) -> Option<String> {
+    let context = message.extended_text_message.as_ref()?.context_info.as_ref()?;
+    text_of(context.quoted_message.as_ref()?).map(str::to_owned)
 }
 
 /// Ids per receipt. Seen: protocol facts of whatsapp-rust.

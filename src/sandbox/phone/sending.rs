@@ -75,6 +75,7 @@ impl Phone {
             sender: self.own_jid().to_string(),
             from_me: true,
             text: text.to_owned(),
+            quoted: None,
             timestamp: ctx.now.unix_s(),
             status: "sent",
         });

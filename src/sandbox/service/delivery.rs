@@ -32,6 +32,9 @@ pub(super) struct DeviceQueue {
     forgetful: bool,
     /// A fault made everything come twice.
     redelivered: bool,
+    /// A fault lets messages of different chats overtake each other: the one that waits to be overtaken, since when.
+    reordering: bool,
+    held: Option<(Duration, Arc<Node>)>,
     phase: Phase,
 }
 
@@ -132,9 +135,36 @@ impl DeviceQueue {
         self.sent.insert(self.next, Sent { node: node.clone(), at: now.mono, reported: false });
     }
 
+    /// Messages of different chats overtake each other from now on, or no longer.
+    pub(super) fn reorder(&mut self, on: bool) {
+        self.reordering = on;
+    }
+
+    /// What goes out now that this stanza is there. Within a chat the order stays.
+    fn shuffle(&mut self, node: Arc<Node>, now: Now) -> Vec<Arc<Node>> {
+        let chat = |node: &Node| (node.jid("from").map(|from| from.to_user()), node.jid("recipient"));
+        let is_message = node.tag == "message" && node.value("category").is_none();
+        match self.held.take() {
+            None if self.reordering && is_message => {
+                self.held = Some((now.mono, node));
+                Vec::new()
+            }
+            None => vec![node],
+            Some((_, held)) if is_message && chat(&held) != chat(&node) => vec![node, held],
+            Some((_, held)) if is_message && self.reordering => {
+                self.held = Some((now.mono, node));
+                vec![held]
+            }
+            Some((_, held)) => vec![held, node],
+        }
+    }
+
     /// The connection is gone: everything unanswered waits again, in its order.
     pub(super) fn disconnected(&mut self) {
         self.by_id.clear();
+        if let Some((_, held)) = self.held.take() {
+            self.waiting.push_front(held);
+        }
         for (_, sent) in std::mem::take(&mut self.sent).into_iter().rev() {
             self.waiting.push_front(sent.node);
         }
@@ -164,10 +194,27 @@ impl Service {
         }
         let Some(target) = self.device_mut(device) else { return };
         if let (Some(conn), Phase::Live) = (target.conn, target.queue.phase) {
-            target.queue.remember(&node, now);
-            self.send_shared(conn, node, now);
+            for node in target.queue.shuffle(node, now) {
+                self.send_live(device, conn, node, now);
+            }
         } else if target.queue.waiting.len() < MAX_WAITING {
             target.queue.waiting.push_back(node);
+        }
+    }
+
+    fn send_live(&mut self, device: DeviceRef, conn: ConnId, node: Arc<Node>, now: Now) {
+        if let Some(target) = self.device_mut(device) {
+            target.queue.remember(&node, now);
+        }
+        self.send_shared(conn, node, now);
+    }
+
+    /// What was held back for so long that nothing will overtake it any more goes out.
+    pub(super) fn release_held(&mut self, device: DeviceRef, now: Now, patience: Duration) {
+        let Some(target) = self.device_mut(device) else { return };
+        let is_due = |(since, _): &mut (Duration, Arc<Node>)| now.mono.saturating_sub(*since) >= patience;
+        if let (Some(conn), Some((_, node))) = (target.conn, target.queue.held.take_if(is_due)) {
+            self.send_live(device, conn, node, now);
         }
     }
 
@@ -261,9 +308,14 @@ impl Service {
         let deadline = self.options.answer_deadline;
         let mut overdue = Vec::new();
         let mut impatient = Vec::new();
+        let mut holding = Vec::new();
         for (account, entry) in self.accounts.iter_mut().enumerate() {
             for (&index, device) in &mut entry.devices {
                 let Some(conn) = device.conn else { continue };
+                let account = u32::try_from(account).expect("accounts are numbered with u32");
+                if device.queue.held.is_some() {
+                    holding.push(DeviceRef { account, device: index });
+                }
                 for sent in device.queue.sent.values_mut() {
                     if now.mono.saturating_sub(sent.at) < deadline {
                         break;
@@ -276,10 +328,12 @@ impl Service {
                     && now.mono >= *patience
                 {
                     *credit = usize::MAX;
-                    let account = u32::try_from(account).expect("accounts are numbered with u32");
                     impatient.push((DeviceRef { account, device: index }, conn));
                 }
             }
+        }
+        for device in holding {
+            self.release_held(device, now, HELD_AT_MOST);
         }
         for (conn, node) in overdue {
             let detail = format!("no answer within {} s", deadline.as_secs());
@@ -347,6 +401,9 @@ const MAX_KNOWN_IDS: usize = 100_000;
 
 /// Stanzas kept for a device that stays away.
 const MAX_WAITING: usize = 100_000;
+
+/// With nothing to overtake it, a message that is held back for the fault goes out after this.
+const HELD_AT_MOST: Duration = Duration::from_millis(300);
 
 /// How long a client may leave its announced queue alone before it gets everything unasked.
 const OFFLINE_PATIENCE: Duration = Duration::from_secs(15);

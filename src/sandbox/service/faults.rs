@@ -52,6 +52,11 @@ pub enum Fault {
         /// How many.
         count: usize,
     },
+    /// Messages of different chats overtake each other: one is held back until another chat has something.
+    Reorder {
+        /// Start or end.
+        on: bool,
+    },
     /// Send every unanswered stanza again on the live connection.
     Redeliver,
     /// Bundles of this device (0: the phone) are handed out with a false signature.
@@ -92,6 +97,11 @@ impl Service {
             }
             Fault::FalseBundles { on } => {
                 target.keys.false_signature = *on;
+                return Ok(());
+            }
+            Fault::Reorder { on } => {
+                target.queue.reorder(*on);
+                self.release_held(device, now, Duration::ZERO);
                 return Ok(());
             }
             Fault::Unlink => {
@@ -138,8 +148,11 @@ impl Service {
                 }
             }
             // Handled by `inject`: they need no connection.
-            Fault::Failure { .. } | Fault::LowPrekeys { .. } | Fault::FalseBundles { .. } | Fault::Unlink => {
-            }
+            Fault::Failure { .. }
+            | Fault::LowPrekeys { .. }
+            | Fault::FalseBundles { .. }
+            | Fault::Reorder { .. }
+            | Fault::Unlink => {}
         }
     }
 }

@@ -17,7 +17,6 @@ use crate::whatsapp::{
     engine::{Engine, EngineError},
     iq::{IqError, IqKind, iq},
     jid::{Jid, Server},
-    keys::PublicKey,
     messages::{id, pair, phash},
     model::CommandError,
     proto::{AdvKeyIndexList, AdvSignedKeyIndexList},
@@ -255,14 +254,7 @@ impl Engine {
     ) -> Result<KeyIndexes, EngineError> {
         let Ok(signed) = AdvSignedKeyIndexList::decode(blob) else { return Ok(KeyIndexes::Bad) };
         let Ok(list) = AdvKeyIndexList::decode(signed.details()) else { return Ok(KeyIndexes::Bad) };
-        let address = self.signal_address(store, &user.to_user())?;
-        let stored = self.state.get(store, Table::Identity, address.as_str())?;
-        let account = signed
-            .account_signature_key
-            .as_deref()
-            .filter(|key| !key.is_empty())
-            .or(stored.as_deref())
-            .and_then(PublicKey::from_slice);
+        let account = self.account_key(store, user, signed.account_signature_key.as_deref())?;
         // Hosted accounts sign with another prefix that no open client documents; their list is taken unchecked.
         let is_hosted = list.account_type.unwrap_or_default() != 0;
         let holds = account.is_none_or(|account| {

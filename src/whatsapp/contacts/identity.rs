@@ -82,14 +82,7 @@ impl Engine {
         blob: &[u8],
     ) -> Result<bool, EngineError> {
         let Ok(signed) = AdvSignedDeviceIdentity::decode(blob) else { return Ok(false) };
-        let primary = self.signal_address(store, &device.to_user())?;
-        let stored = self.state.get(store, Table::Identity, primary.as_str())?;
-        let account = signed
-            .account_signature_key
-            .as_deref()
-            .filter(|key| !key.is_empty())
-            .or(stored.as_deref())
-            .and_then(PublicKey::from_slice);
+        let account = self.account_key(store, device, signed.account_signature_key.as_deref())?;
         let Some(account) = account else { return Ok(true) };
         Ok(adv::verify_device_identity(
             &account,
@@ -98,6 +91,21 @@ impl Engine {
             signed.account_signature(),
             signed.device_signature(),
         ))
+    }
+
+    /// The key of a user's account: the one a signed statement brings, or else the stored identity of the phone.
+    pub(super) fn account_key(
+        &mut self,
+        store: &dyn StateRead,
+        user: &Jid,
+        brought: Option<&[u8]>,
+    ) -> Result<Option<PublicKey>, EngineError> {
+        if let Some(key) = brought.filter(|key| !key.is_empty()) {
+            return Ok(PublicKey::from_slice(key));
+        }
+        let phone = self.signal_address(store, &user.to_user())?;
+        let stored = self.state.get(store, Table::Identity, phone.as_str())?;
+        Ok(stored.as_deref().and_then(PublicKey::from_slice))
     }
 
     /// Deletes the sessions and identities of all devices of a user. False when there were none.

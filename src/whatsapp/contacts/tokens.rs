@@ -147,7 +147,8 @@ impl Engine {
             let (Some(bytes), Some(issued_s)) = (token.content_bytes(), token.number("t")) else { continue };
             self.learn_token(ctx.store, &from, bytes, issued_s, None)?;
         }
-        Ok(())
+        // A message may have waited for it.
+        self.pump(ctx)
     }
 
     fn token_record(&mut self, store: &dyn StateRead, user: &Jid) -> Result<TokenRecord, EngineError> {

@@ -234,6 +234,7 @@ impl Engine {
             Timer::Iq,
             Timer::Offline,
             Timer::PreKeys,
+            Timer::SignedPreKey,
         ] {
             self.timers.clear(timer);
         }

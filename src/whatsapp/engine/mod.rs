@@ -313,6 +313,7 @@ impl Engine {
             Timer::Iq => self.on_iq_timer(ctx)?,
             Timer::Offline => self.on_offline_timer(ctx)?,
             Timer::PreKeys => self.on_prekey_timer(ctx)?,
+            Timer::SignedPreKey => self.check_signed_prekey(ctx)?,
             Timer::MessageAck | Timer::Receipts | Timer::Placeholder | Timer::CacheTrim => {
                 self.on_message_timer(ctx, timer)?
             }

@@ -1,7 +1,7 @@
 //! Questions to the server and their answers.
 //!
 //! Every IQ we send is remembered with its [`IqKind`]; the answer, an error or a timeout goes to the handler of that
-//! kind exactly once. [`pending`] is the table of outstanding ones, `prekeys` and `props` are two families of
+//! kind exactly once. [`pending`] is the table of outstanding ones, `prekeys`, `rotation` and `props` are families of
 //! questions. Knows nothing of what messages, groups and contacts ask: their kinds are passed through.
 
 use crate::whatsapp::{
@@ -19,9 +19,10 @@ use crate::whatsapp::{
 mod pending;
 mod prekeys;
 mod props;
+mod rotation;
 
 pub(in crate::whatsapp) use pending::PendingIqs;
-pub(in crate::whatsapp) use prekeys::PreKeyUploads;
+pub(in crate::whatsapp) use prekeys::{PreKeyUploads, prekey_node, signed_prekey_node};
 
 /// What an outstanding IQ is for. Each kind has one handler, called with the answer or an [`IqError`].
 #[derive(Debug)]
@@ -37,6 +38,11 @@ pub(in crate::whatsapp) enum IqKind {
     },
     /// Self-check of what the server holds of our keys.
     PreKeyDigest,
+    /// The signed prekey of this id was offered.
+    SignedPreKey {
+        /// Which.
+        id: u32,
+    },
     /// `active` after login, `clean` after a dirty notice: nothing depends on the answer.
     Ignore,
     /// AB props.
@@ -156,6 +162,7 @@ impl Engine {
             IqKind::PreKeyCount => self.on_prekey_count(ctx, outcome),
             IqKind::PreKeyUpload { last_id } => self.on_prekey_upload(ctx, last_id, outcome),
             IqKind::PreKeyDigest => self.on_prekey_digest(ctx, outcome),
+            IqKind::SignedPreKey { id } => self.on_signed_prekey_answer(ctx, id, outcome),
             IqKind::Props => {
                 self.on_props(outcome);
                 Ok(())

@@ -146,7 +146,8 @@ impl Engine {
     /// The offline drain is over: a refill that had to wait goes out, and the server's view of our keys is checked.
     pub(in crate::whatsapp) fn on_prekeys_drained(&mut self, ctx: &mut Ctx<'_>) -> Result<(), EngineError> {
         self.ask_prekey_digest(ctx);
-        self.upload_wanted(ctx)
+        self.upload_wanted(ctx)?;
+        self.check_signed_prekey(ctx)
     }
 
     /// Asks what the server holds of our keys.
@@ -164,7 +165,13 @@ impl Engine {
         outcome: Result<&Node, IqError>,
     ) -> Result<(), EngineError> {
         let matches = match outcome {
-            Ok(answer) => answer.find("digest").is_none_or(|digest| self.is_our_bundle(digest)),
+            Ok(answer) => match answer.find("digest") {
+                Some(digest) => {
+                    self.note_server_signed_prekey(ctx, digest)?;
+                    self.is_our_bundle(digest)
+                }
+                None => true,
+            },
             Err(IqError::Server { code: 404, .. }) => false,
             Err(_) => true,
         };
@@ -300,18 +307,27 @@ impl Engine {
 
 /// `<iq xmlns=encrypt type=set>` with `registration`, `type`, `identity`, `list`, `skey`.
 fn build_upload(credentials: &Credentials, keys: &[(u32, PublicKey)], signed: &SignedPreKeyRecord) -> Node {
-    let key = |tag: &'static str, id: u32, public: &PublicKey| {
-        Node::new(tag).child(Node::new("id").bytes(id_bytes(id))).child(Node::new("value").bytes(public.0))
-    };
-    let list = Node::new("list").nodes(keys.iter().map(|(id, public)| key("key", *id, public)));
-    let skey =
-        key("skey", signed.id, &signed.pair.public).child(Node::new("signature").bytes(signed.signature));
+    let list = Node::new("list").nodes(keys.iter().map(|(id, public)| key_node("key", *id, public)));
     iq("set", "encrypt")
         .child(Node::new("registration").bytes(credentials.registration_id.to_be_bytes()))
         .child(Node::new("type").bytes([crate::whatsapp::keys::DJB_TYPE]))
         .child(Node::new("identity").bytes(credentials.identity.public.0))
         .child(list)
-        .child(skey)
+        .child(signed_prekey_node(signed))
+}
+
+/// `<key><id/><value/></key>`.
+pub(in crate::whatsapp) fn prekey_node(prekey: &PreKeyRecord) -> Node {
+    key_node("key", prekey.id, &prekey.pair.public)
+}
+
+/// `<skey><id/><value/><signature/></skey>`.
+pub(in crate::whatsapp) fn signed_prekey_node(signed: &SignedPreKeyRecord) -> Node {
+    key_node("skey", signed.id, &signed.pair.public).child(Node::new("signature").bytes(signed.signature))
+}
+
+fn key_node(tag: &'static str, id: u32, public: &PublicKey) -> Node {
+    Node::new(tag).child(Node::new("id").bytes(id_bytes(id))).child(Node::new("value").bytes(public.0))
 }
 
 /// Reserves the next ids. Both watermarks start over at 1 when the 24 bits are used up, after 16 million keys.
@@ -325,7 +341,7 @@ fn take_ids(credentials: &mut Credentials, count: u32) -> Range<u32> {
     first..credentials.next_prekey_id
 }
 
-fn next_id(id: u32) -> u32 {
+pub(super) fn next_id(id: u32) -> u32 {
     if id >= MAX_PREKEY_ID { 1 } else { id + 1 }
 }
 
@@ -348,7 +364,7 @@ fn id_bytes(id: u32) -> [u8; 3] {
 }
 
 /// A big-endian number of at most four bytes; longer ones match nothing.
-fn be_number(bytes: &[u8]) -> u32 {
+pub(super) fn be_number(bytes: &[u8]) -> u32 {
     if bytes.len() > 4 {
         return u32::MAX;
     }

@@ -274,7 +274,13 @@ pub(super) struct Ephemeral {
 }
 
 /// The protobuf of an outgoing message. `secret` ties later additions (polls, edits, reports) to it.
-pub(super) fn build(content: &OutgoingContent, secret: [u8; 32], ephemeral: Ephemeral) -> Message {
+/// `quoted`: what the quoted message said, when it is known ([`as_quoted`]).
+pub(super) fn build(
+    content: &OutgoingContent,
+    secret: [u8; 32],
+    ephemeral: Ephemeral,
+    quoted: Option<Message>,
+) -> Message {
     let OutgoingContent::Text { body, quote, mentions } = content;
     let context = MessageContextInfo { message_secret: Some(secret.to_vec()), ..Default::default() };
     let mut message = Message { message_context_info: Some(Box::new(context)), ..Default::default() };
@@ -287,7 +293,7 @@ pub(super) fn build(content: &OutgoingContent, secret: [u8; 32], ephemeral: Ephe
         ..Default::default()
     };
     if let Some(quote) = quote {
-        add_quote(&mut info, quote);
+        add_quote(&mut info, quote, quoted);
     }
     if ephemeral.expiration_s > 0 {
         info.expiration = Some(ephemeral.expiration_s);
@@ -301,11 +307,30 @@ pub(super) fn build(content: &OutgoingContent, secret: [u8; 32], ephemeral: Ephe
     message
 }
 
-fn add_quote(info: &mut ContextInfo, quote: &QuotedMessage) {
+fn add_quote(info: &mut ContextInfo, quote: &QuotedMessage, quoted: Option<Message>) {
     info.stanza_id = Some(quote.id.clone());
     info.participant = Some(quote.participant.to_user().to_string());
-    // Recipients show the quoted message from their own history by its id; without any body they show nothing.
-    info.quoted_message = Some(Box::new(Message { conversation: Some(String::new()), ..Default::default() }));
+    // Without any body recipients show nothing; with an empty one, what their own history has under the id.
+    let unknown = || Message { conversation: Some(String::new()), ..Default::default() };
+    info.quoted_message = Some(Box::new(quoted.unwrap_or_else(unknown)));
+}
+
+/// A message as it stands in a quote: without its own context, so that quotes of quotes do not pile up.
+pub(super) fn as_quoted(message: Message) -> Message {
+    let mut message = unwrap(message);
+    message.message_context_info = None;
+    let contexts = [
+        message.extended_text_message.as_mut().map(|text| &mut text.context_info),
+        message.image_message.as_mut().map(|image| &mut image.context_info),
+        message.video_message.as_mut().map(|video| &mut video.context_info),
+        message.audio_message.as_mut().map(|audio| &mut audio.context_info),
+        message.document_message.as_mut().map(|document| &mut document.context_info),
+        message.sticker_message.as_mut().map(|sticker| &mut sticker.context_info),
+        message.location_message.as_mut().map(|location| &mut location.context_info),
+        message.contact_message.as_mut().map(|contact| &mut contact.context_info),
+    ];
+    contexts.into_iter().flatten().for_each(|context| *context = None);
+    message
 }
 
 /// What the stanza around a message says about its content.
@@ -443,7 +468,7 @@ mod tests {
     #[test]
     fn plain_text_is_a_conversation_and_anything_more_is_extended() {
         let plain = OutgoingContent::Text { body: "hi".into(), quote: None, mentions: vec![] };
-        let message = build(&plain, [1; 32], Ephemeral::default());
+        let message = build(&plain, [1; 32], Ephemeral::default(), None);
         assert_eq!(message.conversation.as_deref(), Some("hi"));
         assert_eq!(message.message_context_info.unwrap().message_secret, Some(vec![1; 32]));
 
@@ -454,7 +479,7 @@ mod tests {
             quote: Some(quote),
             mentions: vec![Jid::pn("7").with_device(1)],
         };
-        let message = build(&rich, [1; 32], timer);
+        let message = build(&rich, [1; 32], timer, None);
         let message = Message::decode(message.encode_to_vec().as_slice()).unwrap();
         let info = context_info(&message).unwrap();
         assert_eq!(info.stanza_id.as_deref(), Some("Q"));
@@ -462,6 +487,24 @@ mod tests {
         assert_eq!(info.mentioned_jid, ["7@s.whatsapp.net"]);
         assert_eq!(info.expiration, Some(86_400));
         assert_eq!(extract(&message).unwrap().content, "@7 hi");
+    }
+
+    #[test]
+    fn a_quote_carries_what_was_said_but_not_what_that_had_quoted() {
+        let earlier = OutgoingContent::Text { body: "first".into(), quote: None, mentions: vec![] };
+        let earlier = build(&earlier, [1; 32], Ephemeral::default(), None);
+        let answer = |body: &str, said: &Message| {
+            let quote = QuotedMessage { id: "Q".into(), participant: Jid::lid("5") };
+            let content = OutgoingContent::Text { body: body.into(), quote: Some(quote), mentions: vec![] };
+            build(&content, [2; 32], Ephemeral::default(), Some(as_quoted(said.clone())))
+        };
+        let second = answer("second", &earlier);
+        let third = answer("third", &second);
+        let quoted = |message: &Message| context_info(message).unwrap().quoted_message.clone().unwrap();
+        assert_eq!(quoted(&second).conversation.as_deref(), Some("first"));
+        assert_eq!(quoted(&second).message_context_info, None, "the secret is not repeated");
+        assert_eq!(extract(&quoted(&third)).unwrap().content, "second");
+        assert_eq!(context_info(&quoted(&third)), None);
     }
 
     #[test]

@@ -64,6 +64,9 @@ impl Engine {
         own: &Own,
         job: &mut Job,
     ) -> Result<Dispatch, EngineError> {
+        if let Some(dispatch) = self.token_verdict(ctx, job)? {
+            return Ok(dispatch);
+        }
         let (pn, lid) = if job.chat.is_lid() {
             (self.pn_of(ctx.store, &job.chat)?, Some(job.chat.clone()))
         } else {
@@ -112,38 +115,58 @@ impl Engine {
         if !to.same_user(me) {
             users.push(me.clone());
         }
+        let all = self.audience(ctx, &users, |user| {
+            // Our own phone is always there, whatever the answer to the question was.
+            if user == to { Err(CommandError::NoSuchRecipient) } else { Ok(Some(me.clone())) }
+        })?;
+        let all = match all {
+            Ok(all) => all,
+            Err(dispatch) => return Ok(Err(dispatch)),
+        };
+        let mut addressed = self.addressed(ctx, own, all)?;
+        if !self.sessions_ready(ctx, &mut addressed.devices)? {
+            return Ok(Err(Dispatch::Wait));
+        }
+        let is_self_chat = to.same_user(me);
+        if !is_self_chat && !addressed.devices.iter().any(|(device, _)| device.same_user(to)) {
+            return Ok(Err(Dispatch::Failed(CommandError::NoSuchRecipient)));
+        }
+        Ok(Ok(addressed))
+    }
+
+    /// All devices of these users, or what to wait for. `nobody` says what stands for a user without any.
+    fn audience(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        users: &[Jid],
+        nobody: impl Fn(&Jid) -> Result<Option<Jid>, CommandError>,
+    ) -> Result<Result<Vec<Jid>, Dispatch>, EngineError> {
         let mut all = Vec::new();
         let mut waiting = false;
-        let sets = self.devices_of(ctx, &users)?;
+        let sets = self.devices_of(ctx, users)?;
         for (user, set) in users.iter().zip(sets) {
             match set {
                 DeviceSet::Known(devices) => all.extend(devices.iter().map(|device| device.of(user))),
                 DeviceSet::Asked => waiting = true,
                 DeviceSet::Failed(error) => return Ok(Err(Dispatch::Failed(error))),
-                DeviceSet::Nobody if user == to => {
-                    return Ok(Err(Dispatch::Failed(CommandError::NoSuchRecipient)));
-                }
-                // Our own phone is always there, whatever the answer to the question was.
-                DeviceSet::Nobody => all.push(me.clone()),
+                DeviceSet::Nobody => match nobody(user) {
+                    Ok(stand_in) => all.extend(stand_in),
+                    Err(error) => return Ok(Err(Dispatch::Failed(error))),
+                },
             }
         }
-        if waiting {
-            return Ok(Err(Dispatch::Wait));
-        }
+        Ok(if waiting { Err(Dispatch::Wait) } else { Ok(all) })
+    }
+
+    /// The hash over all devices, and where their Signal state is; without this device itself.
+    fn addressed(&mut self, ctx: &Ctx<'_>, own: &Own, all: Vec<Jid>) -> Result<Addressed, EngineError> {
         let phash = phash(&all);
         let mut devices = Vec::with_capacity(all.len());
         for device in all.into_iter().filter(|device| !own.is_this_device(device)) {
             let address = self.signal_address(ctx.store, &device)?;
             devices.push((device, address));
         }
-        if !self.sessions_ready(ctx, &mut devices)? {
-            return Ok(Err(Dispatch::Wait));
-        }
-        let is_self_chat = to.same_user(me);
-        if !is_self_chat && !devices.iter().any(|(device, _)| device.same_user(to)) {
-            return Ok(Err(Dispatch::Failed(CommandError::NoSuchRecipient)));
-        }
-        Ok(Ok(Addressed { devices, phash }))
+        Ok(Addressed { devices, phash })
     }
 
     fn send_direct(
@@ -269,32 +292,16 @@ impl Engine {
         if !users.iter().any(|user| own.is(user)) {
             users.push(me.to_user());
         }
-        let mut all = Vec::new();
-        let mut waiting = false;
-        let sets = self.devices_of(ctx, &users)?;
-        for (user, set) in users.iter().zip(sets) {
-            match set {
-                DeviceSet::Known(devices) => all.extend(devices.iter().map(|device| device.of(user))),
-                DeviceSet::Asked => waiting = true,
-                DeviceSet::Failed(error) => return Ok(Err(Dispatch::Failed(error))),
-                // A member without a device is no reason to keep the message from the others.
-                DeviceSet::Nobody => {}
-            }
-        }
-        if waiting {
-            return Ok(Err(Dispatch::Wait));
-        }
+        // A member without a device is no reason to keep the message from the others.
+        let mut all = match self.audience(ctx, &users, |_| Ok(None))? {
+            Ok(all) => all,
+            Err(dispatch) => return Ok(Err(dispatch)),
+        };
         all.retain(|device| !device.is_hosted());
         if !all.iter().any(|device| own.is_this_device(device)) {
             all.push(me.clone());
         }
-        let phash = phash(&all);
-        let mut devices = Vec::with_capacity(all.len());
-        for device in all.into_iter().filter(|device| !own.is_this_device(device)) {
-            let address = self.signal_address(ctx.store, &device)?;
-            devices.push((device, address));
-        }
-        Ok(Ok(Addressed { devices, phash }))
+        self.addressed(ctx, own, all).map(Ok)
     }
 
     fn send_group(

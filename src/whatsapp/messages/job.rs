@@ -32,6 +32,8 @@ pub(super) struct Job {
     pub(super) stanza: StanzaKind,
     /// The namespace the last refusal asked for.
     pub(super) namespace: Option<Namespace>,
+    /// Refused for want of a token: waits for one until then, and fails without.
+    pub(super) token_until: Option<Duration>,
     /// What was tried after which refusal.
     pub(super) tries: Tries,
     /// How it was sent last.
@@ -43,7 +45,7 @@ pub(super) struct Job {
 pub(super) struct Tries {
     /// Other namespace.
     pub(super) flips: u8,
-    /// Token that came meanwhile.
+    /// Waited for a token.
     pub(super) tokens: u8,
     /// Devices or group metadata asked anew.
     pub(super) refreshes: u8,
@@ -145,6 +147,16 @@ impl Jobs {
         None
     }
 
+    /// When the first message that waits for a token gives up.
+    pub(super) fn next_token_deadline(&self) -> Option<Duration> {
+        self.lanes.values().filter_map(|lane| lane.front()?.token_until).min()
+    }
+
+    /// Messages that are accepted and not answered.
+    pub(super) fn count(&self) -> usize {
+        self.wire.len() + self.lanes.values().map(VecDeque::len).sum::<usize>()
+    }
+
     /// When the oldest ack is overdue.
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         self.deadlines.front().map(|(deadline, _)| *deadline)
@@ -187,6 +199,7 @@ mod tests {
             raw: Vec::new(),
             stanza: StanzaKind { kind: "text", media: None, edit: None, hide: false },
             namespace: None,
+            token_until: None,
             tries: Tries::default(),
             sent: Sent::default(),
         }

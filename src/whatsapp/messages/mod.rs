@@ -2,12 +2,13 @@
 //!
 //! Out: [`send`] accepts and keeps [`job`]s in order, [`fanout`] encrypts and builds the stanza, [`outcome`] reads the
 //! server's ack by the table in [`ack`]. In: [`receive`] opens, [`intake`] stores, [`protocol`] keeps what devices tell
-//! each other, [`receipt`] answers. When something does not open, [`retry`] asks the sender,
+//! each other (app-state keys in [`app_state_keys`]), [`receipt`] answers. When something does not open, [`retry`] asks the sender,
 //! [`placeholder`] our phone, and [`resend`] answers others who ask. [`records`] is
 //! the cache of Signal records under all of it. The small ones ([`padding`], [`mod@phash`], [`namespace`], [`content`],
 //! [`source`], [`limiter`]) are pure.
 
 mod ack;
+mod app_state_keys;
 mod bundle;
 mod cache;
 mod chat;

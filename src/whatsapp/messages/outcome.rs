@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{
     ack::{AckAction, action, refusal},
+    fanout::Dispatch,
     job::Job,
     namespace::Namespace,
 };
@@ -19,6 +20,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const MAX_PAUSE: Duration = Duration::from_secs(120);
 /// A job is paused for this often before it fails.
 const MAX_PAUSES: u8 = 3;
+/// A message refused for want of a token waits this long for one: whoever we write to may grant it in the same moment,
+/// and a caller of the API waits somewhat longer for the answer.
+const TOKEN_WAIT: Duration = Duration::from_secs(5);
 /// A device hash that differs from ours makes us ask again, but not more often than this: where the two sides count
 /// differently, asking does not help.
 const PHASH_INTERVAL: Duration = Duration::from_secs(300);
@@ -39,7 +43,7 @@ impl Engine {
         match action(code) {
             AckAction::Accepted => self.on_accepted(ctx, job, stanza)?,
             AckAction::FlipNamespace => self.flip_namespace(ctx, job, code),
-            AckAction::FlipToLid => self.flip_to_lid(ctx, job, code)?,
+            AckAction::FlipToLid => self.flip_to_lid(ctx, job, code),
             AckAction::RefreshDevices | AckAction::RefetchGroup => self.refresh_and_resend(ctx, job, code)?,
             AckAction::BackOff | AckAction::Again => self.pause_sending(ctx, job, code),
             AckAction::Fail => self.fail_job(ctx, job, refusal(code)),
@@ -113,22 +117,36 @@ impl Engine {
         }
     }
 
-    /// 463: by LID if it was by PN; with a token if it had none and one is here now; once each.
-    fn flip_to_lid(&mut self, ctx: &mut Ctx<'_>, mut job: Job, code: u16) -> Result<(), EngineError> {
+    /// 463: by LID if it was by PN; with a token if it had none, as soon as one is here; once each. A token cannot be
+    /// asked for: ours went out with the message, and the contact grants theirs when it likes.
+    fn flip_to_lid(&mut self, ctx: &mut Ctx<'_>, mut job: Job, code: u16) {
         if job.sent.namespace == Some(Namespace::Pn) && job.tries.flips == 0 {
             job.tries.flips += 1;
             job.namespace = Some(Namespace::Lid);
             self.messages.jobs.queue(job);
-            return Ok(());
-        }
-        let has_token = self.token_node(ctx.store, &job.chat, ctx.now.unix_s())?.is_some();
-        if has_token && !job.sent.had_token && job.tries.tokens == 0 {
+        } else if !job.sent.had_token && job.tries.tokens == 0 {
             job.tries.tokens += 1;
+            job.token_until = Some(ctx.now.mono + TOKEN_WAIT);
             self.messages.jobs.queue(job);
+            self.arm_ack_timer();
         } else {
             self.fail_job(ctx, job, refusal(code));
         }
-        Ok(())
+    }
+
+    /// Whether a job that was refused for want of a token may go; what to do with it otherwise.
+    pub(super) fn token_verdict(
+        &mut self,
+        ctx: &Ctx<'_>,
+        job: &mut Job,
+    ) -> Result<Option<Dispatch>, EngineError> {
+        let Some(until) = job.token_until else { return Ok(None) };
+        if self.token_node(ctx.store, &job.chat, ctx.now.unix_s())?.is_some() {
+            job.token_until = None;
+            return Ok(None);
+        }
+        let is_over = until <= ctx.now.mono;
+        Ok(Some(if is_over { Dispatch::Failed(refusal(463)) } else { Dispatch::Wait }))
     }
 
     /// 406, 421, 479: everything about the recipients is asked again, once.

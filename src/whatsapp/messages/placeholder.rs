@@ -24,6 +24,7 @@ use crate::whatsapp::{
         peer_data_operation_request_message::PlaceholderMessageResendRequest, protocol_message::Type,
     },
     signal::{Address, CiphertextKind},
+    state::Table,
     timers::Timer,
 };
 
@@ -38,11 +39,24 @@ const MAX_MISSING: usize = 128;
 /// `PeerDataOperationRequestType.PLACEHOLDER_MESSAGE_RESEND`.
 const PLACEHOLDER_MESSAGE_RESEND: i32 = 4;
 
-/// A message that is missing here.
+/// Rows of the table `RetryCount` that remember a missing message begin like this; no JID does.
+pub(super) const MISSING_PREFIX: &str = "missing/";
+
+/// A message that is missing here, also after a restart.
 #[derive(Debug)]
 pub(super) struct Missing {
     key: MessageKey,
     at: Duration,
+}
+
+/// Stored form of a [`Missing`].
+#[derive(Clone, PartialEq, prost::Message)]
+struct StoredMissing {
+    #[prost(message, optional, tag = "1")]
+    key: Option<MessageKey>,
+    /// The message's own time, Unix seconds.
+    #[prost(uint64, tag = "2")]
+    timestamp_s: u64,
 }
 
 impl Engine {
@@ -65,6 +79,25 @@ impl Engine {
             id: Some(incoming.id.clone()),
             participant: is_shared.then(|| source.sender.to_user().to_string()),
         };
+        let stored = StoredMissing { key: Some(key.clone()), timestamp_s: incoming.timestamp };
+        self.state.put(Table::RetryCount, row_of(&incoming.id), stored.encode_to_vec());
+        self.await_missing(ctx, key);
+    }
+
+    /// A row of an earlier run, found at login: the phone is asked, unless the message arrives before.
+    pub(super) fn still_miss(&mut self, ctx: &Ctx<'_>, row: &str) -> Result<(), EngineError> {
+        let raw = self.state.get(ctx.store, Table::RetryCount, row)?.unwrap_or_default();
+        let stored = StoredMissing::decode(raw.as_slice()).unwrap_or_default();
+        let is_old = stored.timestamp_s + MAX_AGE_S < ctx.now.unix_s();
+        match stored.key.filter(|_| !is_old) {
+            Some(key) if self.messages.missing.iter().any(|missing| missing.key.id() == key.id()) => {}
+            Some(key) if self.messages.missing.len() < MAX_MISSING => self.await_missing(ctx, key),
+            _ => self.state.delete(Table::RetryCount, row),
+        }
+        Ok(())
+    }
+
+    fn await_missing(&mut self, ctx: &Ctx<'_>, key: MessageKey) {
         let at = ctx.now.mono + DELAY;
         self.messages.missing.push(Missing { key, at });
         if !self.timers.is_set(Timer::Placeholder) {
@@ -74,9 +107,11 @@ impl Engine {
 
     /// The message is here after all.
     pub(super) fn no_longer_missing(&mut self, id: &str) {
-        if !self.messages.missing.is_empty() {
-            self.messages.missing.retain(|missing| missing.key.id() != id);
-        }
+        let Some(place) = self.messages.missing.iter().position(|missing| missing.key.id() == id) else {
+            return;
+        };
+        self.messages.missing.swap_remove(place);
+        self.state.delete(Table::RetryCount, row_of(id));
     }
 
     /// [`Timer::Placeholder`]: asks for everything that is due.
@@ -89,7 +124,9 @@ impl Engine {
         let Some((phone, address)) = self.own_phone(ctx)? else { return Ok(()) };
         if !self.has_session(ctx.store, &address)? {
             if self.is_left_out(&address, now) {
-                self.messages.missing.clear();
+                for missing in std::mem::take(&mut self.messages.missing) {
+                    self.state.delete(Table::RetryCount, row_of(missing.key.id()));
+                }
             } else {
                 self.fetch_bundles(ctx, vec![(phone, address)]);
                 self.arm(Timer::Placeholder, now + BUNDLE_WAIT);
@@ -99,6 +136,9 @@ impl Engine {
         let (due, later): (Vec<Missing>, Vec<Missing>) =
             std::mem::take(&mut self.messages.missing).into_iter().partition(|missing| missing.at <= now);
         self.messages.missing = later;
+        for missing in &due {
+            self.state.delete(Table::RetryCount, row_of(missing.key.id()));
+        }
         let wanted: Vec<_> = due
             .into_iter()
             .map(|missing| PlaceholderMessageResendRequest { message_key: Some(missing.key) })
@@ -134,11 +174,11 @@ impl Engine {
         Ok(Some((phone, address)))
     }
 
-    /// Sends a protocol message to our own phone: exactly one `<enc>`, no token.
-    fn send_peer(
+    /// Sends a protocol message to a device of our own: exactly one `<enc>`, no token.
+    pub(super) fn send_peer(
         &mut self,
         ctx: &mut Ctx<'_>,
-        phone: Jid,
+        device: Jid,
         address: &Address,
         protocol: ProtocolMessage,
     ) -> Result<(), EngineError> {
@@ -147,15 +187,15 @@ impl Engine {
         let encrypted = match self.encrypt_for(ctx.store, address, &plaintext)? {
             Ok(encrypted) => encrypted,
             Err(error) => {
-                log::warn!("a message to our own phone cannot be encrypted: {error}");
+                log::warn!("a message to a device of our own cannot be encrypted: {error}");
                 return Ok(());
             }
         };
         let enc =
             Node::new("enc").attr("v", "2").attr("type", encrypted.kind.as_str()).bytes(encrypted.bytes);
         let stanza = Node::new("message")
-            .attr("id", id::generate(&phone.user, ctx.now.unix_s(), ctx.rng))
-            .attr("to", phone)
+            .attr("id", id::generate(&device.user, ctx.now.unix_s(), ctx.rng))
+            .attr("to", device)
             .attr("type", "text")
             .attr("category", "peer")
             .attr("push_priority", "high_force")
@@ -211,4 +251,8 @@ impl Engine {
         };
         self.admit(ctx.store, &author, record, true)
     }
+}
+
+fn row_of(id: &str) -> String {
+    format!("{MISSING_PREFIX}{id}")
 }

@@ -18,10 +18,9 @@ use crate::whatsapp::{
     jid::Jid,
     messages::{content::Ephemeral, pair},
     proto::{
-        AppStateSyncKeyShare, Conversation, HistorySync, HistorySyncNotification,
-        LidMigrationMappingSyncPayload, ProtocolMessage, protocol_message::Type,
+        Conversation, HistorySync, HistorySyncNotification, LidMigrationMappingSyncPayload, ProtocolMessage,
+        protocol_message::Type,
     },
-    state::Table,
 };
 
 /// An inline history payload may inflate to this. The phone sends small ones inline, large ones as media.
@@ -56,6 +55,11 @@ impl Engine {
                     self.keep_app_state_keys(share);
                 }
             }
+            Type::AppStateSyncKeyRequest => {
+                if let Some(request) = &protocol.app_state_sync_key_request {
+                    self.share_app_state_keys(ctx, &incoming.source.sender, request)?;
+                }
+            }
             Type::LidMigrationMappingSync => {
                 let sync = protocol.lid_migration_mapping_sync_message.as_ref();
                 if let Some(payload) = sync.and_then(|sync| sync.encoded_mapping_payload.as_deref()) {
@@ -70,18 +74,6 @@ impl Engine {
             other => log::debug!("passed over protocol message {}", other.as_str_name()),
         }
         Ok(true)
-    }
-
-    /// App state keys cannot be fetched again without the phone.
-    fn keep_app_state_keys(&mut self, share: &AppStateSyncKeyShare) {
-        for key in &share.keys {
-            let id = key.key_id.as_ref().and_then(|id| id.key_id.as_deref()).unwrap_or_default();
-            let Some(data) = key.key_data.as_ref().filter(|_| !id.is_empty() && id.len() <= 64) else {
-                continue;
-            };
-            let name: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-            self.state.put(Table::AppStateKey, name, data.encode_to_vec());
-        }
     }
 
     fn on_lid_mappings(&mut self, ctx: &mut Ctx<'_>, payload: &[u8]) -> Result<(), EngineError> {

@@ -6,14 +6,14 @@
 //! Seen: whatsmeow `retry.go` `sendRetryReceipt` @33cfac51; whatsapp-rust `wacore/src/protocol/retry.rs` @1489b7da;
 //! Baileys PR 2779.
 
-use super::receive::Incoming;
+use super::{placeholder::MISSING_PREFIX, receive::Incoming};
 use crate::whatsapp::{
     binary::Node,
     ctx::Ctx,
     engine::{Engine, EngineError},
+    iq::{prekey_node, signed_prekey_node},
     jid::Jid,
     model::Event,
-    signal::{PreKeyRecord, SignedPreKeyRecord},
     state::{StateRead, Table},
 };
 
@@ -59,9 +59,13 @@ impl Engine {
         Ok(count)
     }
 
-    /// Drops counters nobody needs any more.
+    /// Drops counters nobody needs any more, and finds the messages an earlier run still misses.
     pub(super) fn prune_counters(&mut self, ctx: &Ctx<'_>) -> Result<(), EngineError> {
         for key in self.state.keys(ctx.store, Table::RetryCount, "")? {
+            if key.starts_with(MISSING_PREFIX) {
+                self.still_miss(ctx, &key)?;
+                continue;
+            }
             let raw = self.state.get(ctx.store, Table::RetryCount, &key)?.unwrap_or_default();
             if Counter::decode(&raw).at_s + COUNTER_LIFE_S < ctx.now.unix_s() {
                 self.state.delete(Table::RetryCount, key);
@@ -158,25 +162,6 @@ impl Engine {
         }
         Ok(())
     }
-}
-
-fn prekey_node(prekey: &PreKeyRecord) -> Node {
-    Node::new("key")
-        .child(Node::new("id").bytes(three_bytes(prekey.id)))
-        .child(Node::new("value").bytes(prekey.pair.public.0))
-}
-
-fn signed_prekey_node(signed: &SignedPreKeyRecord) -> Node {
-    Node::new("skey")
-        .child(Node::new("id").bytes(three_bytes(signed.id)))
-        .child(Node::new("value").bytes(signed.pair.public.0))
-        .child(Node::new("signature").bytes(signed.signature))
-}
-
-/// A 24-bit id, most significant byte first.
-fn three_bytes(id: u32) -> [u8; 3] {
-    let [_, high, middle, low] = id.to_be_bytes();
-    [high, middle, low]
 }
 
 #[cfg(test)]

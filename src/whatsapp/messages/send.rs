@@ -18,7 +18,8 @@ use crate::whatsapp::{
     jid::{Jid, Server},
     messages::id,
     model::{
-        CommandError, CommandId, Event, MessageRecord, MessageStatus, OutgoingContent, Reply, SendRequest,
+        CommandError, CommandId, Event, MessageRecord, MessageStatus, OutgoingContent, QuotedMessage, Reply,
+        SendRequest,
     },
     proto::Message,
     state::{StateRead, Write},
@@ -29,6 +30,9 @@ use crate::whatsapp::{
 const MAX_TEXT_BYTES: usize = 65_536;
 /// Longest message id a caller may choose.
 const MAX_ID_BYTES: usize = 64;
+/// Messages of one session that are accepted and not answered, on the wire or waiting for a connection: what a long
+/// outage may cost in memory and disk, and more than a phone's owner would ever have waiting.
+const MAX_QUEUED: usize = 1000;
 /// A message is given up when no ack came within this. Seen: whatsmeow `request.go`, 75 s.
 const ACK_TIMEOUT: Duration = Duration::from_secs(75);
 /// Pending messages older than this are not sent after a restart: nobody expects them any more.
@@ -55,6 +59,7 @@ impl Engine {
             return Ok(());
         }
         let chat = self.display_name(ctx.store, &to)?;
+        let is_full = self.messages.jobs.count() >= MAX_QUEUED;
         let id = match request.id {
             Some(id) => {
                 if self.is_known_send(ctx.store, command, &chat, &id)? {
@@ -64,6 +69,10 @@ impl Engine {
             }
             None => id::generate(&own.pn.user, ctx.now.unix_s(), ctx.rng),
         };
+        if is_full {
+            self.reply_failed(command, CommandError::QueueFull);
+            return Ok(());
+        }
         let message = self.build_message(ctx, &chat, request.content)?;
         let sender = own.pn.to_user();
         let record = outgoing_record(id, chat, sender, &message, ctx.now.unix_s());
@@ -108,6 +117,8 @@ impl Engine {
         chat: &Jid,
         mut content: OutgoingContent,
     ) -> Result<Message, EngineError> {
+        let OutgoingContent::Text { quote, .. } = &content;
+        let quoted = quote.clone();
         let lid_addressed = if chat.is_group() {
             self.known_group(ctx.store, chat)?.is_none_or(|info| info.lid_addressed)
         } else {
@@ -120,10 +131,24 @@ impl Engine {
                 *jid = other;
             }
         }
+        let quoted = self.quoted_body(ctx, chat, quoted)?;
         let ephemeral = self.chat_record(ctx.store, chat)?.ephemeral();
         let mut secret = [0; 32];
         ctx.rng.fill_bytes(&mut secret);
-        Ok(content::build(&content, secret, ephemeral))
+        Ok(content::build(&content, secret, ephemeral, quoted))
+    }
+
+    /// What the quoted message said, as far as the history knows.
+    fn quoted_body(
+        &mut self,
+        ctx: &Ctx<'_>,
+        chat: &Jid,
+        quoted: Option<QuotedMessage>,
+    ) -> Result<Option<Message>, EngineError> {
+        let Some(QuotedMessage { id, participant }) = quoted else { return Ok(None) };
+        let author = self.display_name(ctx.store, &participant.to_user())?;
+        let record = self.state.message(ctx.store, chat, &id, Some(&author))?;
+        Ok(record.and_then(|record| Message::decode(record.raw.as_slice()).ok()).map(content::as_quoted))
     }
 
     fn job_of(&mut self, command: Option<CommandId>, record: &MessageRecord, message: &Message) -> Job {
@@ -135,6 +160,7 @@ impl Engine {
             raw: record.raw.clone(),
             stanza: content::stanza_kind(message),
             namespace: None,
+            token_until: None,
             tries: Tries::default(),
             sent: Sent::default(),
         }
@@ -286,7 +312,7 @@ impl Engine {
         self.groups = super::super::groups::Groups::default();
     }
 
-    /// [`Timer::MessageAck`]: overdue acks, and the end of a pause.
+    /// [`Timer::MessageAck`]: overdue acks, tokens that did not come, and the end of a pause.
     pub(super) fn on_ack_timer(&mut self, ctx: &mut Ctx<'_>) -> Result<(), EngineError> {
         while let Some(mut job) = self.messages.jobs.overdue(ctx.now.mono) {
             self.release_distribution(&job);
@@ -305,11 +331,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Arms the timer for the next overdue ack or the end of the pause, whichever is first.
+    /// Arms the timer for the next overdue ack, the next message that waited long enough for a token, or the end of
+    /// the pause, whichever is first.
     pub(super) fn arm_ack_timer(&mut self) {
-        let next =
-            [self.messages.jobs.next_deadline(), self.messages.paused_until].into_iter().flatten().min();
-        match next {
+        let jobs = &self.messages.jobs;
+        let deadlines = [jobs.next_deadline(), jobs.next_token_deadline(), self.messages.paused_until];
+        match deadlines.into_iter().flatten().min() {
             Some(at) => self.timers.set(Timer::MessageAck, at),
             None => self.timers.clear(Timer::MessageAck),
         }

@@ -4,8 +4,9 @@ use super::*;
 use crate::whatsapp::{
     iq::IqKind,
     model::CommandError,
-    signal::{PreKeyRecord, PreKeySource},
+    signal::{PreKeyRecord, PreKeySource, curve},
     state::StateRead,
+    timers::Timer,
 };
 
 #[test]
@@ -362,4 +363,108 @@ fn an_idle_engine_is_small() {
     scene.answer(asks("encrypt", "list"), "result", None);
     assert!(scene.engine.outputs.capacity() <= 16 && scene.engine.staged.capacity() <= 16);
     assert!(size_of::<Engine>() < 4096, "{}", size_of::<Engine>());
+}
+
+const DAY: u64 = 24 * 3600;
+
+/// Days pass without a connection, then the session logs in and drains.
+fn back_after(scene: &mut Scene, days: u64) {
+    scene.cut();
+    scene.set_time(scene.now.mono + Duration::from_secs(days * DAY));
+    let now_s = scene.now.unix_s();
+    scene.chain =
+        issue_chain(&scene.root, &scene.server_key.public, now_s - DAY, now_s + DAY, &mut scene.rng);
+    scene.log_in();
+    scene.deliver(&ib(Node::new("offline").attr("count", "0")));
+}
+
+fn offered(scene: &Scene) -> Option<Node> {
+    scene.received.iter().find(|iq| asks("encrypt", "rotate")(iq))?.find("rotate")?.find("skey").cloned()
+}
+
+fn signed_prekeys(scene: &Scene) -> Vec<u32> {
+    (0..9).filter(|id| scene.engine.prekey_source(&scene.store).signed_prekey(*id).is_some()).collect()
+}
+
+#[test]
+fn an_old_signed_prekey_is_replaced_and_the_last_three_still_open_messages() {
+    let mut scene = Scene::ready();
+    back_after(&mut scene, 26);
+    assert_eq!(offered(&scene), None, "not old enough");
+    for id in 2..=5 {
+        back_after(&mut scene, 28);
+        let skey = offered(&scene).expect("it is time");
+        assert_eq!(skey.find_bytes("id"), Some(&[0, 0, id][..]));
+        let identity = scene.credentials().unwrap().identity.public;
+        let signed = key_of(&skey, "value").serialize();
+        assert!(curve::verify(&identity, &signed, skey.find_bytes("signature").unwrap()));
+        assert!(signed_prekeys(&scene).contains(&id.into()), "durable before it is offered");
+        assert_eq!(scene.credentials().unwrap().signed_prekey_id, u32::from(id) - 1);
+        scene.answer(asks("encrypt", "rotate"), "result", None);
+        assert_eq!(scene.credentials().unwrap().signed_prekey_id, u32::from(id));
+    }
+    assert_eq!(signed_prekeys(&scene), [3, 4, 5]);
+    // On a connection that lasts, the timer does it.
+    scene.engine.timers.clear(Timer::Ping);
+    scene.engine.timers.clear(Timer::Iq);
+    scene.pass(Duration::from_secs(27 * DAY));
+    assert_eq!(offered(&scene).unwrap().find_bytes("id"), Some(&[0, 0, 6][..]));
+}
+
+#[test]
+fn a_new_signed_prekey_whose_answer_was_lost_is_recognised_in_the_digest() {
+    let mut scene = Scene::ready();
+    back_after(&mut scene, 28);
+    let first = offered(&scene).unwrap();
+    back_after(&mut scene, 1);
+    assert_eq!(offered(&scene), Some(first), "the same key again");
+    let credentials = scene.credentials().unwrap();
+    let digest = Node::new("digest")
+        .child(Node::new("registration").bytes(credentials.registration_id.to_be_bytes()))
+        .child(Node::new("identity").bytes(credentials.identity.public.0))
+        .child(Node::new("skey").child(Node::new("id").bytes([0, 0, 2])));
+    scene.answer(asks("encrypt", "digest"), "result", Some(digest));
+    assert_eq!(scene.credentials().unwrap().signed_prekey_id, 2);
+    assert!(!scene.received.iter().any(asks("encrypt", "list")), "nothing is uploaded again");
+}
+
+#[test]
+fn a_refused_signed_prekey_leaves_the_old_one_in_place() {
+    for (code, left) in [("406", vec![1]), ("500", vec![1, 2])] {
+        let mut scene = Scene::ready();
+        back_after(&mut scene, 28);
+        scene.answer(asks("encrypt", "rotate"), "error", Some(Node::new("error").attr("code", code)));
+        assert_eq!(scene.credentials().unwrap().signed_prekey_id, 1, "{code}");
+        assert_eq!(signed_prekeys(&scene), left, "{code}");
+    }
+}
+
+#[test]
+fn a_message_that_is_missing_is_asked_for_after_a_restart_too() {
+    let mut scene = Scene::ready();
+    let enc = Node::new("enc").attr("v", "2").attr("type", "msg").bytes([0x33; 60]);
+    let message = Node::new("message")
+        .attr("id", "LOST")
+        .attr("from", jid("100000000000002@lid"))
+        .attr("type", "text")
+        .attr("t", START_S.to_string())
+        .child(enc);
+    scene.deliver(&message);
+    assert_eq!(scene.received.iter().filter(|node| node.has("type", "retry")).count(), 1);
+    scene.cut();
+    scene.engine = Engine::new(scene.engine.config.clone());
+    scene.log_in();
+    scene.deliver(&ib(Node::new("offline").attr("count", "0")));
+    scene.received.clear();
+    scene.pass(Duration::from_secs(6));
+    let wanted = scene.received.iter().find(|iq| asks("encrypt", "key")(iq)).expect("the phone's keys");
+    let phone = wanted.find("key").unwrap().find("user").unwrap().jid("jid").unwrap();
+    assert_eq!((phone.device, phone.to_user()), (0, jid("6281200000001@s.whatsapp.net")));
+    // The phone has no keys to give: it is not asked again, neither now nor after the next restart.
+    let error = Node::new("error").attr("code", "406");
+    let list = Node::new("list").child(Node::new("user").attr("jid", phone).child(error));
+    scene.answer(asks("encrypt", "key"), "result", Some(list));
+    scene.pass(Duration::from_secs(6));
+    let missing = scene.store.keys(Table::RetryCount, "missing/").unwrap();
+    assert!(missing.is_empty(), "{missing:?}");
 }

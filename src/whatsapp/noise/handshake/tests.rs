@@ -4,6 +4,7 @@ use super::*;
 use crate::whatsapp::noise::{
     cert::{CertError, issue_chain},
     responder::{ServerHandshake, strip_intro},
+    symmetric::PROTOCOL_XX_FALLBACK,
 };
 
 const NOW: u64 = 1_800_000_000;
@@ -110,4 +111,40 @@ fn a_finish_from_another_handshake_is_refused() {
         second.handshake.on_client_finish(&finish[3..]),
         Err(HandshakeError::BadCiphertext("client static"))
     ));
+}
+
+/// Spec: Noise rev 34 §10.2. The client's first message counts as a pre-message: its ephemeral key is hashed, the rest
+/// of the IK attempt is forgotten. Seen: whatsapp-rust `wacore/noise/src/handshake.rs` @1489b7da.
+#[test]
+fn a_client_that_began_with_ik_is_answered_with_the_fallback() {
+    let mut server = server(3);
+    let (ephemeral, client_static) = (key(9), key(8));
+    let ik = ClientHello {
+        ephemeral: Some(ephemeral.public.0.to_vec()),
+        r#static: Some(vec![1; 48]),
+        payload: Some(vec![2; 40]),
+        ..Default::default()
+    };
+    let ik = HandshakeMessage { client_hello: Some(ik), ..Default::default() };
+    let reply = server.handshake.on_client_hello(&ik.encode_to_vec(), server.ephemeral).unwrap();
+    let hello = HandshakeMessage::decode(&reply[3..]).unwrap().server_hello.unwrap();
+
+    let mut noise = Symmetric::new(PROTOCOL_XX_FALLBACK, &WA_HEADER);
+    noise.mix_hash(&ephemeral.public.0);
+    let theirs = PublicKey::from_slice(hello.ephemeral()).unwrap();
+    noise.mix_hash(&theirs.0);
+    noise.mix_key(&ephemeral.private, &theirs).unwrap();
+    let server_static = PublicKey::from_slice(&noise.decrypt(hello.r#static()).unwrap()).unwrap();
+    noise.mix_key(&ephemeral.private, &server_static).unwrap();
+    noise.decrypt(hello.payload()).unwrap();
+    let sealed = noise.encrypt(&client_static.public.0);
+    noise.mix_key(&client_static.private, &theirs).unwrap();
+    let payload = Some(noise.encrypt(b"payload"));
+    let finish = ClientFinish { r#static: Some(sealed), payload };
+    let finish = HandshakeMessage { client_finish: Some(finish), ..Default::default() };
+    let (payload, seen, mut transport) = server.handshake.on_client_finish(&finish.encode_to_vec()).unwrap();
+    assert_eq!((payload.as_slice(), seen), (&b"payload"[..], client_static.public));
+    let (write, read) = noise.split();
+    let mut ours = Transport::new(&write, &read);
+    assert_eq!(transport.decrypt(ours.encrypt(b"to server")[3..].to_vec()).unwrap(), b"to server");
 }
