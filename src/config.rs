@@ -4,6 +4,7 @@
 //! file, by the same name with `_FILE` behind it (systemd credentials, Kubernetes secrets).
 
 mod raw;
+mod storage;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -15,6 +16,7 @@ use crate::whatsapp::{keys::PublicKey, noise::cert::WHATSAPP_ROOT};
 
 use raw::Raw;
 pub use raw::{ConfigProblem, ConfigProblems};
+pub use storage::{ObjectsAt, S3Config, Secret, StorageConfig};
 
 /// Everything the worker can be told.
 #[derive(Clone)]
@@ -37,6 +39,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// Where everything durable lives.
     pub state_dir: PathBuf,
+    /// The durable home of objects.
+    pub storage: StorageConfig,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Filter of log lines, `env_logger` syntax.
@@ -136,6 +140,32 @@ pub const SETTINGS: &[Setting] = &[
     setting("WORKER_HTTP_MAX_CONNECTIONS_PER_ADDRESS", "256", "Open API connections of one remote address"),
     setting("WORKER_HTTP_MAX_BODY", "1048576", "Longest JSON body in bytes, 65536 to 67108864"),
     setting("STATE_DIR", "./state", "Folder for everything durable; systemd's STATE_DIRECTORY goes first"),
+    setting(
+        "MINIO_ENDPOINT",
+        "unset: $STATE_DIR/objects",
+        "Object store, host:port or URL, MinIO or another S3 server",
+    ),
+    setting("MINIO_USE_SSL", "false, or what the URL says", "true: talk TLS to the object store"),
+    setting("MINIO_REGION", "us-east-1", "Region of the object store"),
+    setting("MINIO_BUCKET_NAME", "whatsapp-sessions", "Bucket; made when it is missing"),
+    setting("MINIO_ACCESS_KEY", "unset", "Who we are to the object store; needed with MINIO_ENDPOINT"),
+    Setting {
+        is_secret: true,
+        ..setting("MINIO_SECRET_KEY", "unset", "The secret that belongs to MINIO_ACCESS_KEY")
+    },
+    setting("MINIO_CA_FILE", "unset", "PEM file with the only certificates trusted for the object store"),
+    Setting {
+        is_secret: true,
+        ..setting(
+            "STORAGE_ENCRYPTION_KEY",
+            "unset: plain",
+            "Encrypts what is stored; 64 hex digits or base64 of 32 bytes",
+        )
+    },
+    Setting {
+        is_secret: true,
+        ..setting("STORAGE_ENCRYPTION_OLD_KEYS", "unset", "Older keys, for reading; separated by commas")
+    },
     setting("RUST_LOG", "info", "Log filter, for example debug or whatsapp_worker::api=debug"),
     setting("LOG_FORMAT", "text", "text or json"),
     setting("WHATSAPP_URL", DEFAULT_URL, "Websocket of the service, wss:// only"),
@@ -152,16 +182,9 @@ const NOT_YET: &[&str] = &[
     "BACKEND_DIALECT",
     "BACKEND_EVENTS",
     "HEARTBEAT_INTERVAL",
-    "MINIO_ENDPOINT",
-    "MINIO_ACCESS_KEY",
-    "MINIO_SECRET_KEY",
-    "MINIO_BUCKET_NAME",
-    "MINIO_USE_SSL",
-    "MINIO_REGION",
     "MEDIA_AUTO_DOWNLOAD",
     "MEDIA_MAX_SIZE",
     "WHATSAPP_PROXY",
-    "MINIO_SECRET_KEY_FILE",
 ];
 
 impl Config {
@@ -180,6 +203,7 @@ impl Config {
             &[("auto", ApiAuth::Auto), ("required", ApiAuth::Required), ("off", ApiAuth::Off)],
         );
         let is_open = auth_token.is_some() || api_auth == ApiAuth::Off && raw.is_set("WORKER_BIND");
+        let state_dir = state_dir(&mut raw);
         let config = Self {
             worker_id: worker_id(&mut raw),
             bind: bind(&mut raw, is_open),
@@ -198,7 +222,8 @@ impl Config {
                 ),
                 max_body_bytes: raw.number("WORKER_HTTP_MAX_BODY", 1 << 20, 65_536..=67_108_864),
             },
-            state_dir: state_dir(&mut raw),
+            storage: storage::storage(&mut raw, &state_dir),
+            state_dir,
             log_format: raw.choice("LOG_FORMAT", &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
             log_filter: raw.text("RUST_LOG").unwrap_or_else(|| "info".to_owned()),
             whatsapp: whatsapp(&mut raw),

@@ -21,6 +21,8 @@ pub(crate) struct AgentOptions {
     pub(crate) timeout: Duration,
     /// For resolving and connecting.
     pub(crate) connect_timeout: Duration,
+    /// For one read or write without a byte moving; the other deadlines alone when there is none.
+    pub(crate) stall_timeout: Option<Duration>,
     /// Connections kept open between requests.
     pub(crate) idle_connections: usize,
     /// A connection that rested this long is not used again: shorter than the servers' own limit, so that a request
@@ -35,6 +37,7 @@ impl Default for AgentOptions {
         Self {
             timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
+            stall_timeout: None,
             idle_connections: 8,
             // Node closes after 5 s.
             idle_age: Duration::from_secs(4),
@@ -91,6 +94,8 @@ pub(crate) fn agent(options: &AgentOptions) -> Result<Agent, AgentError> {
         .timeout_global(Some(options.timeout))
         .timeout_resolve(Some(options.connect_timeout))
         .timeout_connect(Some(options.connect_timeout))
+        .timeout_per_read(options.stall_timeout)
+        .timeout_per_write(options.stall_timeout)
         .build();
     Ok(config.new_agent())
 }

@@ -107,6 +107,18 @@ impl Raw {
         }
     }
 
+    /// `true` or `false`, when it is set.
+    pub(super) fn flag(&mut self, name: &str) -> Option<bool> {
+        match self.text(name)?.to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" => Some(true),
+            "false" | "0" | "no" => Some(false),
+            _ => {
+                self.problem(name, "must be true or false");
+                None
+            }
+        }
+    }
+
     /// Warnings, when there was no problem.
     pub(super) fn finish(self, not_yet: &[&'static str]) -> Result<Vec<String>, ConfigProblems> {
         if !self.problems.is_empty() {
@@ -167,7 +179,7 @@ fn edit_distance(a: &str, b: &str) -> usize {
 }
 
 /// Names that begin like this are meant for us.
-const PREFIXES: [&str; 5] = ["WORKER_", "WHATSAPP_", "MINIO_", "BACKEND_", "SANDBOX_"];
+const PREFIXES: [&str; 6] = ["WORKER_", "WHATSAPP_", "MINIO_", "STORAGE_", "BACKEND_", "SANDBOX_"];
 
 #[cfg(test)]
 mod tests {

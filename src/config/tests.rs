@@ -69,7 +69,7 @@ fn unknown_names_warn_with_the_nearest_known_one() {
     let (_, warnings) = config(&[
         ("WORKER_PROT", "1"),
         ("WHATSAPP_URLS", "x"),
-        ("MINIO_ENDPOINT", "localhost:9000"),
+        ("MINIO_ENDPONT", "localhost:9000"),
         ("BACKEND_URL", "http://localhost:8000"),
         ("BACKEND_QQQQQQQQQQQQQQ", "x"),
         ("PATH", "/bin"),
@@ -78,8 +78,9 @@ fn unknown_names_warn_with_the_nearest_known_one() {
     assert_eq!(
         warnings,
         [
-            "set, but not used by this version yet: BACKEND_URL, MINIO_ENDPOINT",
+            "set, but not used by this version yet: BACKEND_URL",
             "unknown setting BACKEND_QQQQQQQQQQQQQQ",
+            "unknown setting MINIO_ENDPONT; did you mean MINIO_ENDPOINT?",
             "unknown setting WHATSAPP_URLS; did you mean WHATSAPP_URL?",
             "unknown setting WORKER_PROT; did you mean WORKER_PORT?",
         ]

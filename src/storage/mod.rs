@@ -2,9 +2,10 @@
 //!
 //! [`local`] is the store on this machine: one SQLite file, written by one thread that commits the batches of many
 //! sessions together; [`events`] is the JSON of its event log. [`object`] is the durable home: whole objects in
-//! a folder or in a bucket. Nothing here knows threads of sessions or HTTP.
+//! a folder or in a bucket. [`seal`] encrypts what rests in either. Nothing here knows threads of sessions or HTTP.
 
 pub mod baileys;
 pub mod events;
 pub mod local;
 pub mod object;
+pub mod seal;

@@ -2,6 +2,8 @@
 
 use std::{fmt, io};
 
+use crate::storage::seal::SealError;
+
 /// Where a store is: its URL and bucket, or its folder. No secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place(pub String);
@@ -125,6 +127,14 @@ pub enum ObjectError {
         /// What was seen.
         problem: String,
     },
+    /// It is encrypted, and does not open.
+    #[error("object {key}: {source}")]
+    Sealed {
+        /// Which object, as [`shown`](super::shown).
+        key: String,
+        /// Why.
+        source: SealError,
+    },
     /// Not a key.
     #[error("object key {key} {problem}")]
     BadKey {
@@ -161,6 +171,7 @@ impl ObjectError {
             | Self::Denied { .. }
             | Self::NoBucket { .. }
             | Self::Damaged { .. }
+            | Self::Sealed { .. }
             | Self::BadKey { .. }
             | Self::Other { .. } => false,
         }

@@ -1,25 +1,34 @@
 //! Whole objects under keys: the durable home of everything, on disk or in a bucket.
 //!
-//! [`ObjectStore`] is five verbs, blocking. [`directory::DirectoryStore`] keeps one file per key,
-//! [`memory::MemoryObjects`] keeps nothing and is for tests. What a caller may rely on is written at the trait; the
-//! same tests (`tests/object_contract.rs`) hold every implementation to it.
+//! [`ObjectStore`] is five verbs, blocking. [`directory::DirectoryStore`] keeps one file per key, [`s3::S3Store`] talks
+//! to a bucket, [`memory::MemoryObjects`] keeps nothing and is for tests; [`encrypted::EncryptedStore`] goes round any
+//! of them. What a caller may rely on is written at the trait; the same tests (`tests/object_contract.rs`) hold every
+//! implementation to it. [`open`] makes the one that the settings ask for, [`self_test`] tries it.
 //!
 //! A key is `/`-separated names (`sessions/<id>/lease.json`), see [`check_key`]. Nothing here knows what is in an
 //! object, who owns it or when it is written.
 
 pub mod directory;
+pub mod encrypted;
 pub mod error;
 pub mod memory;
+pub mod s3;
+mod self_test;
+
+use std::sync::Arc;
+
+use crate::config::{ObjectsAt, StorageConfig};
 
 pub use error::{ObjectError, Place};
+pub use self_test::{Conditions, self_test};
 
 /// Where objects live.
 ///
 /// - **Whole objects.** A reader sees an old object or a new one, never a part, also when the writer or the machine
 ///   dies. What `put` and `put_if` acknowledged is durable.
 /// - **Read your writes.** What was acknowledged is in every later `get` and `list`.
-/// - **Conditions are atomic**, between threads, processes and machines, unless the store ignores them; the
-///   self-test at start finds out.
+/// - **Conditions are atomic**, between threads, processes and machines, unless the store ignores them:
+///   [`self_test`] finds out.
 /// - **A key is no folder.** With an object `a` there is none `a/b`: stores answer that with an error or allow it, and
 ///   callers do not try.
 ///
@@ -58,6 +67,26 @@ pub trait ObjectStore: Send + Sync {
 
     /// Where this is, for log lines and errors. No secrets.
     fn place(&self) -> Place;
+}
+
+/// The store that the settings ask for. Sends nothing yet: a worker starts while its store is down.
+///
+/// # Errors
+/// [`ObjectError`] when the folder cannot be used or the address is none.
+pub fn open(config: &StorageConfig) -> Result<Arc<dyn ObjectStore>, ObjectError> {
+    Ok(Arc::new(open_encrypted(config)?))
+}
+
+/// As [`open`], for who needs to know the encryption too.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_encrypted(config: &StorageConfig) -> Result<encrypted::EncryptedStore, ObjectError> {
+    let store: Arc<dyn ObjectStore> = match &config.objects {
+        ObjectsAt::Directory(root) => Arc::new(directory::DirectoryStore::open(root)?),
+        ObjectsAt::S3(config) => Arc::new(s3::S3Store::open(config)?),
+    };
+    Ok(encrypted::EncryptedStore::new(store, config.keys.clone()))
 }
 
 /// An object as it was read.
