@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use crate::whatsapp::{keys::PublicKey, noise::cert::WHATSAPP_ROOT};
+use crate::{
+    proxy::Proxy,
+    whatsapp::{keys::PublicKey, noise::cert::WHATSAPP_ROOT},
+};
 
 use raw::Raw;
 pub use raw::{ConfigProblem, ConfigProblems};
@@ -75,6 +78,8 @@ pub struct WhatsAppConfig {
     pub ca_file: Option<PathBuf>,
     /// Client version announced.
     pub version: [u32; 3],
+    /// What the websocket goes through.
+    pub proxy: Option<Proxy>,
 }
 
 /// Who needs the token.
@@ -172,6 +177,14 @@ pub const SETTINGS: &[Setting] = &[
     setting("WHATSAPP_NOISE_ROOT_KEY", "WhatsApp's", "Root of the Noise certificates, 64 hex digits"),
     setting("WHATSAPP_CA_FILE", "unset", "PEM file with certificates trusted besides the built-in roots"),
     setting("WHATSAPP_VERSION", DEFAULT_VERSION_TEXT, "Client version announced, three numbers"),
+    Setting {
+        is_secret: true,
+        ..setting(
+            "WHATSAPP_PROXY",
+            "unset",
+            "Proxy for the websocket: http://[name:password@]host[:port] (CONNECT) or socks5://…",
+        )
+    },
     setting("SANDBOX_PORT", "8090", "Port of the sandbox's control API, with --sandbox; 0 takes a free one"),
     setting("STATE_DIRECTORY", "set by systemd", "Like STATE_DIR; goes first"),
 ];
@@ -184,7 +197,6 @@ const NOT_YET: &[&str] = &[
     "HEARTBEAT_INTERVAL",
     "MEDIA_AUTO_DOWNLOAD",
     "MEDIA_MAX_SIZE",
-    "WHATSAPP_PROXY",
 ];
 
 impl Config {
@@ -331,7 +343,14 @@ fn whatsapp(raw: &mut Raw) -> WhatsAppConfig {
             DEFAULT_VERSION
         }
     };
-    WhatsAppConfig { url, noise_root, ca_file, version }
+    let proxy = raw.secret("WHATSAPP_PROXY").and_then(|text| match Proxy::parse(&text) {
+        Ok(proxy) => Some(proxy),
+        Err(problem) => {
+            raw.problem("WHATSAPP_PROXY", problem);
+            None
+        }
+    });
+    WhatsAppConfig { url, noise_root, ca_file, version, proxy }
 }
 
 fn hex_key(text: &str) -> Option<PublicKey> {

@@ -15,6 +15,7 @@ pub mod config;
 mod http_client;
 pub mod log;
 mod metrics;
+pub mod proxy;
 pub mod sandbox;
 pub mod session;
 pub mod storage;

@@ -117,6 +117,7 @@ fn session_settings(config: &Config) -> SessionSettings {
         url: config.whatsapp.url.clone(),
         noise_root: config.whatsapp.noise_root,
         ca_file: config.whatsapp.ca_file.clone(),
+        proxy: config.whatsapp.proxy.clone(),
         version: config.whatsapp.version,
         device_name: DEVICE_NAME.to_owned(),
         max_sessions: config.max_sessions,

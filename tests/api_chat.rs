@@ -34,6 +34,7 @@ fn linked(change: impl FnOnce(&mut ApiSettings)) -> Linked {
         url: sandbox.whatsapp_url.clone(),
         noise_root: sandbox.noise_root,
         ca_file: Some(ca_file),
+        proxy: None,
         version: config.whatsapp.version,
         device_name: "Test".to_owned(),
         max_sessions: 5,

@@ -42,13 +42,15 @@ fn all_problems_are_told_at_once_and_secrets_are_not() {
         ("WHATSAPP_NOISE_ROOT_KEY", "12"),
         ("WHATSAPP_CA_FILE", "/does/not/exist"),
         ("WHATSAPP_VERSION", "2.3000"),
+        ("WHATSAPP_PROXY", "https://me:pr0xyw0rd@proxy"),
         ("WORKER_HTTP_THREADS", "x"),
     ])
     .err()
     .unwrap();
     let names: Vec<&str> = problems.0.iter().map(|problem| problem.name.as_str()).collect();
-    assert_eq!(names.len(), 12, "{names:?}");
+    assert_eq!(names.len(), 13, "{names:?}");
     assert!(!problems.to_string().contains("s3cret"), "{problems}");
+    assert!(!problems.to_string().contains("pr0xyw0rd"), "{problems}");
 }
 
 #[test]

@@ -20,6 +20,7 @@ use super::{
     connection::Connection,
     websocket::{Handshake, WebSocketError},
 };
+use crate::proxy::{Proxy, ProxyError};
 
 /// For everything from the first SYN to the upgraded websocket (protocol-facts 1.1).
 const DIAL: Duration = Duration::from_secs(20);
@@ -47,6 +48,9 @@ pub(super) enum DialError {
         /// Of the last address tried.
         source: std::io::Error,
     },
+    /// The proxy in between.
+    #[error("{0}")]
+    Proxy(#[from] ProxyError),
     /// The certificate, or TLS itself.
     #[error("TLS with {host} failed: {source}")]
     Tls {
@@ -77,11 +81,12 @@ pub(super) struct Target {
     path: String,
     name: ServerName<'static>,
     tls: Arc<ClientConfig>,
+    proxy: Option<Proxy>,
 }
 
 impl Target {
     /// Reads a `wss://` URL; `ca_file` adds to the built-in roots.
-    pub(super) fn new(url: &str, ca_file: Option<&Path>) -> Result<Self, String> {
+    pub(super) fn new(url: &str, ca_file: Option<&Path>, proxy: Option<Proxy>) -> Result<Self, String> {
         let rest = url.strip_prefix("wss://").ok_or_else(|| format!("{url}: must begin with wss://"))?;
         let (authority, path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
@@ -92,7 +97,7 @@ impl Target {
         if path.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
             return Err(format!("{url}: blanks and control characters must be escaped"));
         }
-        Ok(Self { host, port, path: path.to_owned(), name, tls: tls_config(ca_file)? })
+        Ok(Self { host, port, path: path.to_owned(), name, tls: tls_config(ca_file)?, proxy })
     }
 
     /// Connects, with a deadline for the whole of it.
@@ -101,7 +106,11 @@ impl Target {
     }
 
     fn dial_until(&self, deadline: Instant) -> Result<Connection, DialError> {
-        let mut tcp = self.tcp(deadline)?;
+        let (host, port) = self.proxy.as_ref().map_or((self.host.as_str(), self.port), Proxy::address);
+        let mut tcp = reach(host, port, deadline)?;
+        if let Some(proxy) = &self.proxy {
+            proxy.connect(&tcp, &self.host, self.port, deadline)?;
+        }
         let mut tls = ClientConnection::new(Arc::clone(&self.tls), self.name.clone())
             .map_err(|source| DialError::Tls { host: self.host.clone(), source })?;
         let authority =
@@ -128,32 +137,32 @@ impl Target {
         };
         Ok(Connection::new(tcp, tls, &first)?)
     }
+}
 
-    /// IPv6 and IPv4 addresses by turns, each with a part of the time, so that one broken family does no harm.
-    fn tcp(&self, deadline: Instant) -> Result<TcpStream, DialError> {
-        let resolve = |source| DialError::Resolve { host: self.host.clone(), source };
-        let all: Vec<_> =
-            (self.host.trim_matches(['[', ']']), self.port).to_socket_addrs().map_err(resolve)?.collect();
-        let addresses = by_turns(all);
-        let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
-        let count = addresses.len();
-        for (index, address) in addresses.into_iter().enumerate() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let share = if index + 1 == count { left } else { left.min(ONE_ADDRESS) };
-            if share.is_zero() {
-                last = std::io::ErrorKind::TimedOut.into();
-                break;
-            }
-            match TcpStream::connect_timeout(&address, share) {
-                Ok(tcp) => {
-                    tcp.set_nodelay(true)?;
-                    return Ok(tcp);
-                }
-                Err(error) => last = error,
-            }
+/// A TCP connection. IPv6 and IPv4 addresses by turns, each with a part of the time, so that one broken family does no
+/// harm.
+fn reach(host: &str, port: u16, deadline: Instant) -> Result<TcpStream, DialError> {
+    let resolve = |source| DialError::Resolve { host: host.to_owned(), source };
+    let all: Vec<_> = (host.trim_matches(['[', ']']), port).to_socket_addrs().map_err(resolve)?.collect();
+    let addresses = by_turns(all);
+    let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+    let count = addresses.len();
+    for (index, address) in addresses.into_iter().enumerate() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = if index + 1 == count { left } else { left.min(ONE_ADDRESS) };
+        if share.is_zero() {
+            last = std::io::ErrorKind::TimedOut.into();
+            break;
         }
-        Err(DialError::Connect { host: self.host.clone(), source: last })
+        match TcpStream::connect_timeout(&address, share) {
+            Ok(tcp) => {
+                tcp.set_nodelay(true)?;
+                return Ok(tcp);
+            }
+            Err(error) => last = error,
+        }
     }
+    Err(DialError::Connect { host: host.to_owned(), source: last })
 }
 
 /// Feeds what TLS has to the handshake; the bytes behind it once it is complete.

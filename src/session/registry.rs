@@ -19,6 +19,7 @@ use super::{
     dial::Target,
 };
 use crate::{
+    proxy::Proxy,
     storage::local::{LocalStore, SessionPatch, SessionRow, SessionStore, StoreError},
     whatsapp::{
         engine::{Engine, EngineConfig},
@@ -35,6 +36,8 @@ pub struct SessionSettings {
     pub noise_root: PublicKey,
     /// PEM file with certificates added to the TLS roots.
     pub ca_file: Option<PathBuf>,
+    /// What the websockets go through.
+    pub proxy: Option<Proxy>,
     /// Client version announced to the server.
     pub version: [u32; 3],
     /// What the phone shows under "Linked devices".
@@ -105,7 +108,7 @@ impl Registry {
     }
 
     fn open_with(store: LocalStore, settings: SessionSettings, entropy: Entropy) -> Result<Self, String> {
-        let target = Target::new(&settings.url, settings.ca_file.as_deref())?;
+        let target = Target::new(&settings.url, settings.ca_file.as_deref(), settings.proxy)?;
         let rows = store.sessions().map_err(|error| error.to_string())?;
         let engine = EngineConfig {
             noise_root: settings.noise_root,

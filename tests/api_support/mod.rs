@@ -88,6 +88,7 @@ pub fn worker(change: impl FnOnce(&mut ApiSettings)) -> Worker {
         url: NOWHERE.to_owned(),
         noise_root: config.whatsapp.noise_root,
         ca_file: None,
+        proxy: None,
         version: config.whatsapp.version,
         device_name: "Test".to_owned(),
         max_sessions: 5,

@@ -13,7 +13,7 @@ fn desk(store: &LocalStore, id: &str) -> Desk {
             device_name: "test".into(),
         },
         entropy: Box::new(|_| Box::new(OsRng)),
-        target: Target::new("wss://127.0.0.1:1/", None).unwrap(),
+        target: Target::new("wss://127.0.0.1:1/", None, None).unwrap(),
         pace: Pace::new(),
         started: Instant::now(),
     });

@@ -1,5 +1,7 @@
 //! Reading URLs, and real connections to a TLS websocket server on loopback.
 
+mod proxied;
+
 use std::{
     net::TcpListener,
     os::fd::AsFd,
@@ -34,7 +36,7 @@ fn serve<T: Send + 'static>(
         .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("wss://{}/ws/chat", listener.local_addr().unwrap());
-    let target = Target::new(&url, Some(&dir.path().join("ca.pem"))).unwrap();
+    let target = Target::new(&url, Some(&dir.path().join("ca.pem")), None).unwrap();
     let server = thread::spawn(move || {
         let (tcp, _) = listener.accept().unwrap();
         let tls = ServerConnection::new(Arc::new(config)).unwrap();
@@ -155,7 +157,7 @@ fn the_end_of_a_connection_is_told_once_everything_before_it_was_read() {
 #[test]
 fn a_server_that_says_nothing_is_given_up_at_the_deadline() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let target = Target::new(&format!("wss://{}/", listener.local_addr().unwrap()), None).unwrap();
+    let target = Target::new(&format!("wss://{}/", listener.local_addr().unwrap()), None, None).unwrap();
     let begun = Instant::now();
     let error = target.dial_until(begun + Duration::from_millis(200)).map(drop).unwrap_err();
     assert!(matches!(error, DialError::Io(_)), "{error}");
@@ -174,18 +176,18 @@ fn addresses_of_both_families_are_tried_by_turns() {
 
 #[test]
 fn urls_are_read_or_refused_with_their_text() {
-    let target = Target::new("wss://web.whatsapp.com/ws/chat", None).unwrap();
+    let target = Target::new("wss://web.whatsapp.com/ws/chat", None, None).unwrap();
     assert_eq!(
         (target.host.as_str(), target.port, target.path.as_str()),
         ("web.whatsapp.com", 443, "/ws/chat")
     );
-    let target = Target::new("wss://127.0.0.1:4443", None).unwrap();
+    let target = Target::new("wss://127.0.0.1:4443", None, None).unwrap();
     assert_eq!((target.host.as_str(), target.port, target.path.as_str()), ("127.0.0.1", 4443, "/"));
-    let target = Target::new("wss://[::1]:4443/x", None).unwrap();
+    let target = Target::new("wss://[::1]:4443/x", None, None).unwrap();
     assert_eq!((target.host.as_str(), target.port), ("::1", 4443));
     for bad in ["ws://h/", "wss://", "wss://h:0/", "wss://h:x/", "wss://u@h/", "wss://a:b:1/", "wss://h/a b"]
     {
-        let error = Target::new(bad, None).map(drop).unwrap_err();
+        let error = Target::new(bad, None, None).map(drop).unwrap_err();
         assert!(error.contains(bad), "{error}");
     }
 }
@@ -193,7 +195,7 @@ fn urls_are_read_or_refused_with_their_text() {
 #[test]
 fn a_ca_file_without_certificates_is_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let error = Target::new("wss://h/", Some(file.path())).map(drop).unwrap_err();
+    let error = Target::new("wss://h/", Some(file.path()), None).map(drop).unwrap_err();
     assert!(error.contains("no certificate"), "{error}");
-    assert!(Target::new("wss://h/", Some(Path::new("/nonexistent/ca.pem"))).is_err());
+    assert!(Target::new("wss://h/", Some(Path::new("/nonexistent/ca.pem")), None).is_err());
 }

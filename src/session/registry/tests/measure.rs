@@ -95,6 +95,7 @@ fn registry(info: &Value, dir: &Path) -> Registry {
         url: info["url"].as_str().unwrap().into(),
         noise_root: PublicKey::from_slice(&root).unwrap(),
         ca_file: Some(dir.join("ca.pem")),
+        proxy: None,
         version: [2, 3000, 1],
         device_name: "test".into(),
         max_sessions: 10_000,

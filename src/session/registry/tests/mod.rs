@@ -87,6 +87,7 @@ fn settings(sandbox: &Sandbox, dir: &std::path::Path) -> SessionSettings {
         url: sandbox.whatsapp_url.clone(),
         noise_root: sandbox.noise_root,
         ca_file: Some(dir.join("ca.pem")),
+        proxy: None,
         version: [2, 3000, 1],
         device_name: "test".into(),
         max_sessions: 50,
