@@ -36,8 +36,9 @@ pub struct Config {
     pub auth_token: Option<String>,
     /// Who needs it.
     pub api_auth: ApiAuth,
-    /// Same session and same send body within this time is one message. Zero: off.
-    pub send_dedupe_window: Duration,
+    /// Same session and same send body within this time is one message. Zero: off; `None`: as each family of routes
+    /// needs it.
+    pub send_dedupe_window: Option<Duration>,
     /// Limits of the HTTP server.
     pub http: HttpConfig,
     /// Where everything durable lives.
@@ -139,7 +140,11 @@ pub const SETTINGS: &[Setting] = &[
         "auto",
         "auto: local programs need no token; required: everybody does; off: nobody",
     ),
-    setting("SEND_DEDUPE_WINDOW", "0", "Seconds in which the same send body is one message; 0 turns it off"),
+    setting(
+        "SEND_DEDUPE_WINDOW",
+        "100 for /api, else 0",
+        "Seconds in which the same send body is one message, for every route; 0 turns it off",
+    ),
     setting("WORKER_HTTP_THREADS", "64", "Requests answered at the same time, 4 to 512"),
     setting("WORKER_HTTP_MAX_CONNECTIONS", "1024", "Open API connections in total, 16 to 100000"),
     setting("WORKER_HTTP_MAX_CONNECTIONS_PER_ADDRESS", "256", "Open API connections of one remote address"),
@@ -223,7 +228,9 @@ impl Config {
             max_sessions: raw.number("WORKER_MAX_SESSIONS", 50, 1..=5000),
             auth_token,
             api_auth,
-            send_dedupe_window: Duration::from_secs(raw.number("SEND_DEDUPE_WINDOW", 0, 0..=86_400)),
+            send_dedupe_window: raw
+                .is_set("SEND_DEDUPE_WINDOW")
+                .then(|| Duration::from_secs(raw.number("SEND_DEDUPE_WINDOW", 0, 0..=86_400))),
             http: HttpConfig {
                 threads: raw.number("WORKER_HTTP_THREADS", 64, 4..=512),
                 max_connections: raw.number("WORKER_HTTP_MAX_CONNECTIONS", 1024, 16..=100_000),

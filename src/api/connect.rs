@@ -106,7 +106,7 @@ fn outcome(api: &Api, id: &str, session: &SessionHandle) -> Answer {
 }
 
 /// Until there is something to show, or nothing more to wait for.
-fn wait_for_link(api: &Api, session: &SessionHandle, patience: Duration) -> SessionSnapshot {
+pub(super) fn wait_for_link(api: &Api, session: &SessionHandle, patience: Duration) -> SessionSnapshot {
     session.wait_until(patience, |snapshot| match snapshot.status {
         SessionStatus::QrRequired => snapshot.qr.is_some(),
         SessionStatus::Connecting | SessionStatus::Reconnecting => api.is_stopping(),

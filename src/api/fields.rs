@@ -50,6 +50,11 @@ impl Fields {
         }
     }
 
+    /// A field of any kind; null counts as missing.
+    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
+        self.0.remove(name).filter(|value| !value.is_null())
+    }
+
     /// Names of the fields nobody asked for.
     pub(super) fn unknown(&self) -> Vec<String> {
         self.0.keys().cloned().collect()

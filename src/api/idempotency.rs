@@ -3,6 +3,7 @@
 //! A key comes from the header `Idempotency-Key`, or, within `SEND_DEDUPE_WINDOW`, from the body itself. The claim
 //! of a key and the message id under it are durable before anything is sent, the answer before it is given, so a
 //! repeated request gets the same answer for 24 hours, across restarts, and while the first is still under way.
+//! An answer that was not the last word (202) is not repeated: the request learns what has become of its message.
 
 use std::{
     collections::HashMap,
@@ -126,7 +127,7 @@ impl OwnClaim<'_> {
         &self.message_id
     }
 
-    /// An earlier try had this key and never came to an end.
+    /// An earlier request had this key and message id, and its outcome is not known here.
     pub(super) fn is_retry(&self) -> bool {
         self.is_retry
     }
@@ -151,7 +152,7 @@ impl OwnClaim<'_> {
             // Without an answer the worker died in the first try: the same message id is tried again.
             self.message_id = record.message_id;
             self.is_retry = true;
-            return Ok(record.answer);
+            return Ok(record.answer.filter(|answer| answer.status != UNDER_WAY));
         }
     }
 
@@ -160,8 +161,7 @@ impl OwnClaim<'_> {
         let store = self.api.store();
         let (kept, response) = match outcome {
             Ok(response) => (true, response),
-            // The server refused exactly this message: the same request is refused again.
-            Err(error) => (error.status == 422 || error.status == 403, error.into_response()),
+            Err(error) => (error.is_verdict(), error.into_response()),
         };
         if kept {
             let answer = StoredAnswer { status: response.status, body: response.body.clone() };
@@ -169,9 +169,10 @@ impl OwnClaim<'_> {
                 // The message left, so this is no error for the caller. A repetition finds the message by its id.
                 log::error!("an answer could not be stored under its idempotency key: {error}");
             }
-        } else {
+        } else if !self.is_retry {
             store.release_idempotency(self.session, &self.key)?;
         }
+        // Otherwise the first request may have left something: its message id stays with the key.
         Ok(response)
     }
 }
@@ -231,6 +232,9 @@ fn is_older(record: &IdempotencyRecord, window: Duration) -> bool {
 fn request_hash(request: &Request) -> [u8; 32] {
     Sha256::digest(&request.body).into()
 }
+
+/// Status of an answer that was not the last word.
+const UNDER_WAY: u16 = 202;
 
 /// Longest `Idempotency-Key`.
 const MAX_KEY_BYTES: usize = 255;

@@ -10,12 +10,15 @@ use super::{
     respond::{Answer, ApiError, ok},
     time,
 };
-use crate::storage::local::{MessageFilter, StoredMessage};
+use crate::{
+    session::SessionSnapshot,
+    storage::local::{MessageFilter, StoredMessage},
+};
 
 /// One message. The first seven fields are the guide's; the others are left out when they have no value.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct MessageView {
+pub(super) struct MessageView {
     id: String,
     from: String,
     to: String,
@@ -67,15 +70,18 @@ pub(super) fn list(api: &Api, id: &str, request: &Request) -> Answer {
     known_query(request, &["limit", "offset", "chat", "before", "after"])?;
     let session = api.session(id)?;
     let page = api.store().messages(session.key(), &filter)?;
-    let own = session
-        .snapshot()
-        .phone_number
-        .map(|number| format!("{}@s.whatsapp.net", number.trim_start_matches('+')));
+    let own = own_jid(&session.snapshot());
     let messages = page.messages.into_iter().map(|message| view(message, own.as_deref())).collect();
     Ok(ok(&Page { messages, pagination: Pagination { total: page.total, limit, offset } }))
 }
 
-fn view(message: StoredMessage, own: Option<&str>) -> MessageView {
+/// The account's own JID, as the history names it.
+pub(super) fn own_jid(session: &SessionSnapshot) -> Option<String> {
+    let number = session.phone_number.as_ref()?;
+    Some(format!("{}@s.whatsapp.net", number.trim_start_matches('+')))
+}
+
+pub(super) fn view(message: StoredMessage, own: Option<&str>) -> MessageView {
     let StoredMessage { record, times, error } = message;
     let chat = record.chat.to_string();
     // What we sent, and what is said in a group, goes to the chat; the rest is for us.

@@ -10,6 +10,7 @@
 mod auth;
 mod connect;
 mod events;
+mod family;
 mod fields;
 mod front_door;
 mod health;
@@ -19,6 +20,7 @@ mod messages;
 mod metrics;
 mod openapi;
 mod permits;
+mod progress;
 mod qr;
 mod recipient;
 mod respond;
@@ -61,6 +63,8 @@ pub struct ApiSettings {
     pub max_sessions: usize,
     /// Same session and same send body within this time is one message. Zero: off.
     pub send_dedupe_window: Duration,
+    /// The same for the `/api` family, whose backend repeats sends blindly.
+    pub family_dedupe_window: Duration,
     /// Handler threads of the server in front.
     pub threads: usize,
     /// How long a connect waits for a QR or a login.
@@ -75,7 +79,8 @@ impl From<&Config> for ApiSettings {
             auth: config.api_auth,
             token: config.auth_token.clone(),
             max_sessions: config.max_sessions,
-            send_dedupe_window: config.send_dedupe_window,
+            send_dedupe_window: config.send_dedupe_window.unwrap_or(Duration::ZERO),
+            family_dedupe_window: config.send_dedupe_window.unwrap_or(FAMILY_DEDUPE_WINDOW),
             threads: config.http.threads,
             connect_wait: CONNECT_WAIT,
             send_wait: SEND_WAIT,
@@ -180,6 +185,9 @@ fn note_unknown(response: Response, fields: &Fields, session: &str) -> Response 
     log::info!(session = session; "ignored unknown fields: {names}");
     response.with_header("X-Unknown-Fields", names)
 }
+
+/// The public backend makes three attempts in up to 93 seconds.
+const FAMILY_DEDUPE_WINDOW: Duration = Duration::from_secs(100);
 
 /// A connect answers after this time at the latest.
 const CONNECT_WAIT: Duration = Duration::from_secs(20);

@@ -67,6 +67,11 @@ impl ApiError {
         self
     }
 
+    /// WhatsApp's answer to exactly this message, which the same message would get again.
+    pub(super) fn is_verdict(&self) -> bool {
+        matches!(self.status, 403 | 422)
+    }
+
     fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after_s = Some(seconds);
         self

@@ -10,7 +10,7 @@ use super::{
     respond::{Answer, ApiError, ok},
     time,
 };
-use crate::session::SessionSnapshot;
+use crate::session::{SessionHandle, SessionSnapshot};
 
 /// What the API shows of a session. Fields without a value are left out.
 #[derive(Debug, Serialize)]
@@ -93,6 +93,21 @@ pub(super) fn list(api: &Api, request: &Request) -> Answer {
 /// `POST /session/create`: makes a session, or finds the one the same user made before.
 pub(super) fn create(api: &Api, request: &Request) -> Answer {
     let mut fields = Fields::of(request)?;
+    let (id, session, is_new) = find_or_create(api, &mut fields)?;
+    let message = if is_new { "Session created successfully" } else { "Session already exists" };
+    let status = session.snapshot().status.as_str();
+    let response = ok(&Changed { session_id: &id, status, message });
+    Ok(note_unknown(response, &fields, &id))
+}
+
+/// The session that `{sessionId,userId,sessionName?}` names, its id, and whether it is new.
+///
+/// # Errors
+/// 400 naming a field; what the registry refuses.
+pub(super) fn find_or_create(
+    api: &Api,
+    fields: &mut Fields,
+) -> Result<(String, SessionHandle, bool), ApiError> {
     let id = fields.text("sessionId")?;
     check_id("sessionId", &id)?;
     let user = fields.text("userId")?;
@@ -102,10 +117,7 @@ pub(super) fn create(api: &Api, request: &Request) -> Answer {
         check_words("sessionName", name)?;
     }
     let (session, is_new) = api.registry.create(&id, &user, name.as_deref())?;
-    let message = if is_new { "Session created successfully" } else { "Session already exists" };
-    let status = session.snapshot().status.as_str();
-    let response = ok(&Changed { session_id: &id, status, message });
-    Ok(note_unknown(response, &fields, &id))
+    Ok((id, session, is_new))
 }
 
 /// `GET /session/{id}/status`.
@@ -125,7 +137,10 @@ pub(super) fn delete(api: &Api, id: &str) -> Answer {
 /// `POST /session/{id}/disconnect`: keeps the pairing.
 pub(super) fn disconnect(api: &Api, id: &str, request: &Request) -> Answer {
     Fields::of(request)?.refuse_unknown()?;
-    let session = api.session(id)?;
+    do_disconnect(id, &api.session(id)?)
+}
+
+pub(super) fn do_disconnect(id: &str, session: &SessionHandle) -> Answer {
     session.disconnect()?;
     let status = session.snapshot().status.as_str();
     Ok(ok(&Changed { session_id: id, status, message: "Session disconnected; the pairing is kept" }))
@@ -134,7 +149,10 @@ pub(super) fn disconnect(api: &Api, id: &str, request: &Request) -> Answer {
 /// `POST /session/{id}/logout`: unlinks the device and forgets its keys; the history stays.
 pub(super) fn logout(api: &Api, id: &str, request: &Request) -> Answer {
     Fields::of(request)?.refuse_unknown()?;
-    let session = api.session(id)?;
+    do_logout(id, &api.session(id)?)
+}
+
+pub(super) fn do_logout(id: &str, session: &SessionHandle) -> Answer {
     let unlinked = session.logout()?;
     let status = session.snapshot().status.as_str();
     let message = if unlinked { "Session logged out; connect links it anew" } else { STILL_LINKED };
@@ -148,11 +166,12 @@ const STILL_LINKED: &str = "Session removed here; the phone still lists the devi
 
 /// Names that people chose: not empty, not endless, no control characters.
 fn check_words(field: &str, text: &str) -> Result<(), ApiError> {
-    if text.trim().is_empty() || text.len() > MAX_NAME_BYTES || text.chars().any(char::is_control) {
-        let problem = format!("must be 1 to {MAX_NAME_BYTES} bytes of text without control characters");
+    if text.trim().is_empty() || text.chars().count() > MAX_NAME || text.chars().any(char::is_control) {
+        let problem = format!("must be 1 to {MAX_NAME} characters without control characters");
         return Err(ApiError::field(field, &problem));
     }
     Ok(())
 }
 
-const MAX_NAME_BYTES: usize = 255;
+/// Longest name, characters.
+const MAX_NAME: usize = 255;

@@ -12,7 +12,7 @@ fn nothing_set_is_a_local_worker_with_the_documented_defaults() {
     assert_eq!(config.state_dir, PathBuf::from("state"));
     assert_eq!(config.whatsapp.url, "wss://web.whatsapp.com/ws/chat");
     assert_eq!(config.whatsapp.version, version(DEFAULT_VERSION_TEXT).unwrap());
-    assert!(config.send_dedupe_window.is_zero());
+    assert_eq!(config.send_dedupe_window, None);
     assert!(warnings.is_empty(), "{warnings:?}");
 }
 

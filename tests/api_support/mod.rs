@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part of this")]
 
+pub mod linked;
+
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},

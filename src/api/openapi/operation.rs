@@ -13,18 +13,22 @@ pub(in crate::api) enum Tag {
     Sessions,
     /// Messages and events.
     Messages,
+    /// The public backend's routes.
+    Family,
     /// The API itself.
     Reference,
 }
 
 impl Tag {
-    pub(super) const ALL: [Self; 4] = [Self::Worker, Self::Sessions, Self::Messages, Self::Reference];
+    pub(super) const ALL: [Self; 5] =
+        [Self::Worker, Self::Sessions, Self::Messages, Self::Family, Self::Reference];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Worker => "Worker",
             Self::Sessions => "Sessions",
             Self::Messages => "Messages",
+            Self::Family => "Backend family",
             Self::Reference => "Reference",
         }
     }
@@ -34,6 +38,10 @@ impl Tag {
             Self::Worker => "The worker as a whole",
             Self::Sessions => "One session is one WhatsApp account",
             Self::Messages => "Sending, history and events of a session",
+            Self::Family => {
+                "What the public backend calls: the same handlers with its status words, the raw text of the QR, and \
+                 the fields of `data` repeated beside it"
+            }
             Self::Reference => "The description of this API",
         }
     }
@@ -144,6 +152,27 @@ impl Operation {
             "type": "object",
             "required": ["success", "data"],
             "properties": { "success": { "const": true }, "data": reference(schema) },
+        });
+        self.answers.push(Outcome { status, media_type: "application/json", schema, meaning });
+        self
+    }
+
+    /// As [`Self::ok`], with the fields of `data` repeated beside it.
+    pub(in crate::api) fn mirrored(self, schema: &str, meaning: &'static str) -> Self {
+        self.mirrored_as(200, schema, meaning)
+    }
+
+    /// As [`Self::answer`], with the fields of `data` repeated beside it.
+    pub(in crate::api) fn mirrored_as(mut self, status: u16, schema: &str, meaning: &'static str) -> Self {
+        let schema = json!({
+            "allOf": [
+                {
+                    "type": "object",
+                    "required": ["success", "data"],
+                    "properties": { "success": { "const": true }, "data": reference(schema) },
+                },
+                reference(schema),
+            ],
         });
         self.answers.push(Outcome { status, media_type: "application/json", schema, meaning });
         self
@@ -303,7 +332,7 @@ fn error_response(status: u16, codes: &[&Code]) -> Value {
 fn path_parameter(segment: &str) -> Option<Value> {
     let (about, pattern, example) = match segment {
         "{id}" => ("The session", "^[A-Za-z0-9_-]{1,100}$", "demo"),
-        "{messageId}" => ("The message", "^[A-Za-z0-9-]{1,64}$", "3EB0A1B2C3D4E5F60718"),
+        "{messageId}" => ("The message", "^[!-.0-~]{1,128}$", "3EB0A1B2C3D4E5F60718AB"),
         _ => return None,
     };
     Some(json!({

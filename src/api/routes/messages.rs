@@ -6,7 +6,7 @@ use super::Route;
 use crate::api::{
     events, messages,
     openapi::{Operation, Tag},
-    send,
+    progress, send,
 };
 
 pub(super) const ROUTES: &[Route] = &[
@@ -75,6 +75,28 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         method: "GET",
+        path: "/session/{id}/messages/{messageId}",
+        run: |api, call| progress::show(api, call.id, call.message_id, call.request),
+        doc: || {
+            Operation::new(Tag::Messages, "messageStatus", "One message and everything known of its way")
+                .about(
+                    "`history` is every status that was reached and when. In a group, `receipts` counts members and \
+                     lists what each of them did; there the message's own `status` is the best of all.",
+                )
+                .query(
+                    "chat",
+                    "Only in this chat; ids are unique within one",
+                    json!({ "$ref": "#/components/schemas/Chat" }),
+                    "6281200000002",
+                )
+                .ok("MessageProgress", "The message")
+                .session()
+                .errors(&["MESSAGE_NOT_FOUND"])
+                .store_errors()
+        },
+    },
+    Route {
+        method: "GET",
         path: "/session/{id}/events",
         run: |api, call| events::list(api, call.id, call.request),
         doc: || {
@@ -110,6 +132,8 @@ pub(super) const ROUTES: &[Route] = &[
 
 /// What can keep a message from being sent.
 pub(super) const SEND_ERRORS: &[&str] = &[
+    "NOT_SUPPORTED",
+    "MESSAGE_FAILED",
     "SESSION_NOT_CONNECTED",
     "WRONG_STATE",
     "REQUEST_UNDER_WAY",
@@ -122,4 +146,5 @@ pub(super) const SEND_ERRORS: &[&str] = &[
     "RATE_LIMITED",
     "INVALID_REQUEST",
     "SESSION_BUSY",
+    "QUEUE_FULL",
 ];

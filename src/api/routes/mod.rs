@@ -7,6 +7,7 @@
 //! The guide's seven routes are `/health`, `/session/create`, `/session/{id}` (DELETE) and
 //! `/session/{id}/{connect,status,send,messages}`; the others are ours.
 
+mod family;
 mod messages;
 mod reference;
 mod sessions;
@@ -42,7 +43,9 @@ pub(super) struct Call<'a> {
 
 /// Every route, in the order of the documentation.
 pub(super) fn all() -> impl Iterator<Item = &'static Route> {
-    [worker::ROUTES, sessions::ROUTES, messages::ROUTES, reference::ROUTES].into_iter().flatten()
+    [worker::ROUTES, sessions::ROUTES, messages::ROUTES, family::ROUTES, reference::ROUTES]
+        .into_iter()
+        .flatten()
 }
 
 /// The routes with their paths split once.
@@ -178,5 +181,11 @@ mod tests {
         let other = request("GET", "/session/create");
         let Found::OtherMethods(allow) = table.find(&other) else { panic!("no such route") };
         assert_eq!(allow, "POST, DELETE, OPTIONS");
+        for (path, route) in [
+            ("/api/message/send", "/api/{id}/send"),
+            ("/api/message/message/manage", "/api/message/{id}/manage"),
+        ] {
+            assert_eq!(table.find(&request("POST", path)).path(), route);
+        }
     }
 }

@@ -370,6 +370,7 @@ impl Applier<'_> {
                  delivered_s = iif(?4 = 3, coalesce(delivered_s, ?5), delivered_s),
                  read_s = iif(?4 = 4, coalesce(read_s, ?5), read_s),
                  played_s = iif(?4 = 5, coalesce(played_s, ?5), played_s),
+                 failed_s = iif(?4 = 6 AND status <= 2, ?5, failed_s),
                  error = CASE WHEN ?4 <> 6 THEN NULL WHEN status <= 2 THEN ?6 ELSE error END
              WHERE session = ?1 AND id = ?2 AND chat = ?3 AND from_me = 1",
             params![session, change.id, chat, change.status as u8, at, change.error],

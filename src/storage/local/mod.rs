@@ -34,7 +34,7 @@ pub use marks::DirtyMark;
 pub use outbox::{Burial, DeadLetter, EventWatch, Logged, OutboxCursor, OutboxPage, OutboxRow, ReplayFilter};
 pub use records::{
     Answer, Claim, IdempotencyRecord, MessageFilter, MessagePage, SessionKey, SessionPatch, SessionRow,
-    StatusTimes, StoreError, StoredEvent, StoredMessage,
+    StatusTimes, StoreError, StoredEvent, StoredMessage, StoredReceipt,
 };
 pub use session_store::SessionStore;
 pub use upload::{Changed, DayPart, Snapshot};
@@ -44,7 +44,7 @@ use self::{
     reader::{Reader, Readers},
     writer::{Job, Op, Shared, Writer},
 };
-use crate::whatsapp::state::Batch;
+use crate::whatsapp::{jid::Jid, state::Batch};
 
 /// The store. Cheap to clone; the last clone dropped stops the store thread after its queue is written.
 #[derive(Clone)]
@@ -264,6 +264,19 @@ impl LocalStore {
     /// [`StoreError`] when the store cannot be read.
     pub fn message(&self, session: SessionKey, id: &str) -> Result<Option<StoredMessage>, StoreError> {
         self.reader()?.message(session, id)
+    }
+
+    /// One message by id with what the members of its group did with it; of `chat`, or the newest of all chats.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn message_progress(
+        &self,
+        session: SessionKey,
+        id: &str,
+        chat: Option<&Jid>,
+    ) -> Result<Option<(StoredMessage, Vec<StoredReceipt>)>, StoreError> {
+        self.reader()?.message_progress(session, id, chat)
     }
 
     /// Events of a session with a number above `after`, in order, at most `limit`.

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params, params_from_i
 
 use super::{
     IdempotencyRecord, MessageFilter, MessagePage, SessionKey, SessionRow, StoreError, StoredEvent,
-    StoredMessage, apply::SORT_BITS, records, schema,
+    StoredMessage, StoredReceipt, apply::SORT_BITS, records, schema,
 };
 use crate::whatsapp::{jid::Jid, model::MessageRecord};
 
@@ -117,6 +117,36 @@ impl Reader<'_> {
             records::MESSAGE_COLUMNS
         );
         self.one(&sql, params![session.0, id], records::stored_message)
+    }
+
+    /// One message with the receipts of a group's members; the newest when several chats have the id.
+    pub(super) fn message_progress(
+        &self,
+        session: SessionKey,
+        id: &str,
+        chat: Option<&Jid>,
+    ) -> Result<Option<(StoredMessage, Vec<StoredReceipt>)>, StoreError> {
+        // One snapshot, so that the receipts belong to the status.
+        let tx = self.conn().unchecked_transaction().map_err(|error| records::store_error(&error))?;
+        let sql = format!(
+            "SELECT {} FROM messages INDEXED BY messages_id JOIN chats ON chats.key = messages.chat
+             WHERE messages.session = ?1 AND messages.id = ?2 AND (?3 IS NULL OR chats.jid = ?3)
+             ORDER BY sort DESC LIMIT 1",
+            records::MESSAGE_COLUMNS
+        );
+        let chat = chat.map(Jid::to_string);
+        let Some(message) = self.one(&sql, params![session.0, id, chat], records::stored_message)? else {
+            return Ok(None);
+        };
+        let sql = "SELECT participant, receipts.status, receipts.timestamp_s
+                   FROM messages INDEXED BY messages_id JOIN chats ON chats.key = messages.chat
+                   JOIN receipts ON receipts.session = messages.session AND receipts.sort = messages.sort
+                   WHERE messages.session = ?1 AND messages.id = ?2 AND chats.jid = ?3 AND from_me = 1
+                   ORDER BY participant, receipts.status";
+        let chat = message.record.chat.to_string();
+        let receipts = self.many(sql, params![session.0, id, chat], records::stored_receipt)?;
+        drop(tx);
+        Ok(Some((message, receipts)))
     }
 
     pub(super) fn messages(

@@ -107,6 +107,19 @@ pub struct StatusTimes {
     pub read_s: Option<u64>,
     /// It was played.
     pub played_s: Option<u64>,
+    /// It failed; a later progress ends that.
+    pub failed_s: Option<u64>,
+}
+
+/// What one member of a group did with a message of ours, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredReceipt {
+    /// Who.
+    pub participant: Jid,
+    /// `Delivered`, `Read` or `Played`.
+    pub status: MessageStatus,
+    /// Unix seconds.
+    pub timestamp_s: u64,
 }
 
 /// One entry of a session's event log.
@@ -227,7 +240,7 @@ pub(super) fn session_row(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
 
 /// Columns that [`stored_message`] reads, of `messages` joined with `chats`.
 pub(super) const MESSAGE_COLUMNS: &str = "messages.id, chats.jid, sender, from_me, kind, content, push_name, \
-     target_id, timestamp_s, status, raw, sent_s, delivered_s, read_s, played_s, error";
+     target_id, timestamp_s, status, raw, sent_s, delivered_s, read_s, played_s, failed_s, error";
 
 pub(super) fn stored_message(row: &Row<'_>) -> rusqlite::Result<StoredMessage> {
     let second = |index| row.get::<_, Option<i64>>(index).map(|at| at.map(unsigned));
@@ -250,8 +263,18 @@ pub(super) fn stored_message(row: &Row<'_>) -> rusqlite::Result<StoredMessage> {
             delivered_s: second(12)?,
             read_s: second(13)?,
             played_s: second(14)?,
+            failed_s: second(15)?,
         },
-        error: row.get(15)?,
+        error: row.get(16)?,
+    })
+}
+
+/// Reads `participant, status, timestamp_s`.
+pub(super) fn stored_receipt(row: &Row<'_>) -> rusqlite::Result<StoredReceipt> {
+    Ok(StoredReceipt {
+        participant: jid(row, 0)?,
+        status: status(row, 1)?,
+        timestamp_s: unsigned(row.get(2)?),
     })
 }
 

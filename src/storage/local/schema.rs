@@ -30,7 +30,7 @@ const READER_CACHE_KIB: i32 = 2048;
 const STATEMENTS: usize = 64;
 
 /// One step per schema version; `user_version` counts the steps taken. Steps are never edited once released.
-const MIGRATIONS: &[&str] = &[V1, V2, V3];
+const MIGRATIONS: &[&str] = &[V1, V2, V3, V4];
 
 const V1: &str = "
 CREATE TABLE sessions (
@@ -186,6 +186,11 @@ INSERT INTO day_parts SELECT session, (sort >> 20) / 86400, part, count(*),
 INSERT INTO dirty SELECT session, 33, day || '.' || part, 1, 0 FROM day_parts;
 INSERT INTO dirty SELECT session, tbl, key, 1, 0 FROM state;
 INSERT INTO dirty SELECT key, 32, '', 1, 0 FROM sessions WHERE deleting = 0;
+";
+
+const V4: &str = "
+-- When a message failed, for its status history.
+ALTER TABLE messages ADD COLUMN failed_s INTEGER;
 ";
 
 /// Held for the life of the store: one worker per state directory. The kernel drops it when the process dies.

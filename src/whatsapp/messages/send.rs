@@ -304,6 +304,10 @@ impl Engine {
 
     /// Unlinked: nothing can be sent any more.
     pub(in crate::whatsapp) fn on_messages_logged_out(&mut self, ctx: &mut Ctx<'_>) {
+        // Whoever links next is somebody else: what an earlier run of the worker left must not go out in their name.
+        if let Err(error) = self.find_pending(ctx) {
+            log::error!("messages that wait could not be read: {error}");
+        }
         for job in self.messages.jobs.drain() {
             self.fail_job(ctx, job, CommandError::NotConnected);
         }

@@ -107,7 +107,13 @@ fn a_status_never_moves_back_and_remembers_when_each_step_came_first() {
     let times = store.message(key, "A").unwrap().unwrap().times;
     assert_eq!(
         times,
-        StatusTimes { sent_s: Some(53), delivered_s: Some(56), read_s: Some(55), played_s: None }
+        StatusTimes {
+            sent_s: Some(53),
+            delivered_s: Some(56),
+            read_s: Some(55),
+            failed_s: Some(52),
+            played_s: None
+        }
     );
     // A peer cannot move the status of what it sent itself.
     write(&store, key, vec![progress("IN", Read, 60), progress("unknown", Read, 60)]).unwrap();
