@@ -9,3 +9,4 @@ pub mod events;
 pub mod local;
 pub mod object;
 pub mod seal;
+pub mod sync;

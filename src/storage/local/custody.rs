@@ -3,10 +3,11 @@
 
 use std::collections::BTreeSet;
 
+use rand_core::{OsRng, RngCore};
 use rusqlite::params;
 
 use super::{
-    LocalStore, SessionKey, StoreError, StoredMessage,
+    DayPart, LocalStore, SessionKey, StoreError, StoredMessage,
     apply::{Applier, Outcome, Result},
     marks::{self, Marks},
     ops::ROWS_AT_ONCE,
@@ -68,11 +69,10 @@ impl LocalStore {
     pub fn file_part(
         &self,
         session: SessionKey,
-        day: i64,
-        part: i64,
+        part: DayPart,
         messages: Vec<StoredMessage>,
     ) -> std::result::Result<(), StoreError> {
-        self.call(Op::FilePart { session, day, part, messages }).map(drop)
+        self.call(Op::FilePart { session, part, messages }).map(drop)
     }
 
     /// Files messages that are in no part.
@@ -94,6 +94,50 @@ impl LocalStore {
         Ok(())
     }
 
+    /// Names of parts of days in the object store that are not here yet: nothing is filed under them until
+    /// [`LocalStore::file_part`].
+    ///
+    /// # Errors
+    /// [`StoreError`] when it could not be made durable.
+    pub fn reserve_parts(
+        &self,
+        session: SessionKey,
+        parts: Vec<DayPart>,
+    ) -> std::result::Result<(), StoreError> {
+        self.call(Op::Reserve { session, parts }).map(drop)
+    }
+
+    /// Names this state directory for ever, at random.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it could not be made durable.
+    pub fn instance(&self) -> std::result::Result<String, StoreError> {
+        if let Some(instance) = self.meta(INSTANCE)? {
+            return Ok(instance);
+        }
+        let mut bytes = [0u8; 8];
+        OsRng.fill_bytes(&mut bytes);
+        let instance = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        self.call(Op::Meta { key: INSTANCE, value: instance.clone() })?;
+        Ok(instance)
+    }
+
+    /// Until when every lease of this worker was known to be its own, Unix milliseconds.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn alive_until_ms(&self) -> std::result::Result<u64, StoreError> {
+        Ok(self.meta(ALIVE_UNTIL)?.and_then(|text| text.parse().ok()).unwrap_or(0))
+    }
+
+    /// Remembers what [`LocalStore::alive_until_ms`] tells.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it could not be made durable.
+    pub fn set_alive_until_ms(&self, unix_ms: u64) -> std::result::Result<(), StoreError> {
+        self.call(Op::Meta { key: ALIVE_UNTIL, value: unix_ms.to_string() }).map(drop)
+    }
+
     /// The objects of a deleted session are gone.
     ///
     /// # Errors
@@ -104,6 +148,28 @@ impl LocalStore {
 }
 
 impl Applier<'_> {
+    pub(super) fn meta(&self, key: &str, value: &str) -> Result<Outcome> {
+        self.run(
+            "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value",
+            params![key, value],
+        )?;
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn reserve(&mut self, session: i64, parts: &[DayPart]) -> Result<Outcome> {
+        self.settle_parts()?;
+        for DayPart { day, part } in parts {
+            let (first, end) = PartKey::sorts_of(*day);
+            self.run(
+                "INSERT INTO day_parts (session, day, part, messages, bytes, first_sort, last_sort)
+                 VALUES (?1, ?2, ?3, 1000000, -1, ?4, ?5) ON CONFLICT DO NOTHING",
+                params![session, day, part, first, end],
+            )?;
+        }
+        self.session(session)?.days.clear();
+        Ok(Outcome::Done)
+    }
+
     pub(super) fn lease(&self, session: i64, lease: Option<LeaseRow>) -> Result<Outcome> {
         match lease {
             Some(lease) => self.run(
@@ -253,3 +319,6 @@ impl Applier<'_> {
         Ok(Outcome::More(true))
     }
 }
+
+const INSTANCE: &str = "instance";
+const ALIVE_UNTIL: &str = "alive_until_ms";

@@ -59,10 +59,12 @@ impl Applier<'_> {
             }
             Op::Adopt { session, state, mark } => self.adopt(session.0, state, *mark),
             Op::Unfile { session } => self.unfile(session.0),
-            Op::FilePart { session, day, part, messages } => {
-                self.file_part(PartKey { session: session.0, day: *day, part: *part }, messages)
+            Op::FilePart { session, part, messages } => {
+                self.file_part(PartKey { session: session.0, day: part.day, part: part.part }, messages)
             }
             Op::Refile { session } => self.refile(session.0),
+            Op::Reserve { session, parts } => self.reserve(session.0, parts),
+            Op::Meta { key, value } => self.meta(key, value),
             Op::Expire { session, before_s } => self.expire(session.0, *before_s),
             Op::Tidy => self.tidy(),
             Op::Outbox(op) => self.outbox(op),

@@ -1,7 +1,5 @@
 //! What an upload reads: the marks of a session, and everything they mean, all as of one moment.
 
-use std::sync::atomic::Ordering;
-
 use crossbeam_channel::Receiver;
 use rusqlite::params;
 
@@ -132,10 +130,27 @@ impl LocalStore {
         self.reader()?.removals()
     }
 
-    /// Whether everything durable can be read at the moment.
-    #[must_use]
-    pub fn is_settled(&self) -> bool {
-        !self.inner.shared.uncommitted.load(Ordering::SeqCst)
+    /// Parts of days that are in the object store and not here yet.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn reserved_parts(&self, session: SessionKey) -> Result<Vec<DayPart>, StoreError> {
+        let sql = "SELECT day, part FROM day_parts WHERE session = ?1 AND bytes < 0 ORDER BY day, part";
+        let reader = self.reader()?;
+        reader.many(sql, params![session.0], |row| Ok(DayPart { day: row.get(0)?, part: row.get(1)? }))
+    }
+
+    /// Whether there is anything of an account under this id.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be read.
+    pub fn has_state(&self, id: &str) -> Result<bool, StoreError> {
+        let sql = "SELECT 1 FROM sessions JOIN state ON state.session = sessions.key WHERE id = ?1 LIMIT 1";
+        Ok(self.reader()?.one(sql, params![id], |_| Ok(()))?.is_some())
+    }
+
+    pub(super) fn meta(&self, key: &str) -> Result<Option<String>, StoreError> {
+        self.reader()?.one("SELECT value FROM meta WHERE key = ?1", params![key], |row| row.get(0))
     }
 }
 

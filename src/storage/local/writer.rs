@@ -19,7 +19,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{
-    Answer, CommitListener, EventWatch, LeaseRow, Logged, SessionKey, SessionPatch, StoreError,
+    Answer, CommitListener, DayPart, EventWatch, LeaseRow, Logged, SessionKey, SessionPatch, StoreError,
     StoredMessage,
     apply::{self, Applier, Failure, Known, Outcome},
     journal::Journal,
@@ -112,12 +112,19 @@ pub(super) enum Op {
     },
     FilePart {
         session: SessionKey,
-        day: i64,
-        part: i64,
+        part: DayPart,
         messages: Vec<StoredMessage>,
     },
     Refile {
         session: SessionKey,
+    },
+    Reserve {
+        session: SessionKey,
+        parts: Vec<DayPart>,
+    },
+    Meta {
+        key: &'static str,
+        value: String,
     },
     Expire {
         session: SessionKey,

@@ -65,6 +65,18 @@ pub trait ObjectStore: Send + Sync {
     /// [`ObjectError`]
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, ObjectError>;
 
+    /// The names directly below `prefix` (which ends with a slash) that have something below themselves, in order.
+    ///
+    /// # Errors
+    /// [`ObjectError`]
+    fn folders(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
+        let objects = self.list(prefix)?;
+        let names = objects.iter().filter_map(|object| object.key.strip_prefix(prefix)?.split_once('/'));
+        let mut names: Vec<String> = names.map(|(name, _)| name.to_owned()).collect();
+        names.dedup();
+        Ok(names)
+    }
+
     /// Where this is, for log lines and errors. No secrets.
     fn place(&self) -> Place;
 }
