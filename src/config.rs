@@ -19,7 +19,7 @@ use crate::{
 
 use raw::Raw;
 pub use raw::{ConfigProblem, ConfigProblems};
-pub use storage::{ObjectsAt, S3Config, Secret, StorageConfig};
+pub use storage::{ObjectsAt, S3Config, Secret, StorageConfig, SyncConfig};
 
 /// Everything the worker can be told.
 #[derive(Clone)]
@@ -176,6 +176,23 @@ pub const SETTINGS: &[Setting] = &[
         is_secret: true,
         ..setting("STORAGE_ENCRYPTION_OLD_KEYS", "unset", "Older keys, for reading; separated by commas")
     },
+    setting(
+        "STORAGE_DIR",
+        "$STATE_DIR/objects",
+        "Folder of objects without MINIO_ENDPOINT; set: workers may share it",
+    ),
+    setting(
+        "STORAGE_SINGLE_WORKER",
+        "false",
+        "true: no other worker uses the object store, whatever it promises",
+    ),
+    setting(
+        "STORAGE_LEASE_TTL",
+        "45",
+        "Seconds after which another worker may take a session that is not renewed",
+    ),
+    setting("RETENTION_MESSAGE_DAYS", "0", "Days of messages kept; 0 keeps all"),
+    setting("RETENTION_MEDIA_DAYS", "0", "Days of media objects kept; 0 keeps all"),
     setting("RUST_LOG", "info", "Log filter, for example debug or whatsapp_worker::api=debug"),
     setting("LOG_FORMAT", "text", "text or json"),
     setting("WHATSAPP_URL", DEFAULT_URL, "Websocket of the service, wss:// only"),

@@ -8,12 +8,18 @@
 //! | `api-0` … (`api-r0` … for peers that are not local, `api-x0` … for `/health`) | `api::http` | the next request; then WhatsApp's ack (20 s), a QR (20 s), an event (60 s) | [`Worker::stop`], left behind after its deadline | 512 KiB |
 //! | tiny_http's own, one per thread above and one per lane | `tiny_http` | an internal Unix socket | end with the door | system |
 //! | `store` | `storage::local` | its queue, the disk | the last clone of the store, dropped | system |
+//! | `sync` | `storage::sync` | changes to upload; looks once a second | [`Worker::stop`] | 512 KiB |
+//! | `upload-0` … | `storage::sync` | a session to upload; the object store, which has deadlines | [`Worker::stop`] | 512 KiB |
+//! | `lease` | `storage::sync` | the next renewal; the object store | [`Worker::stop`] | 512 KiB |
+//! | `sweep` | `storage::sync` | the next hour; the object store | [`Worker::stop`] | 512 KiB |
+//! | `objects-…`, `history`, `lost`, `remove`, for moments | `storage::sync` | the object store; the end of a session | end by themselves | 512 KiB |
+//! | `come-back`, at the start | `session` | sessions that cannot be had yet | ends by itself | system |
 //! | `wa-<id>`, one per session that is not at rest | `session` | `poll`: its socket and its inbox; the disk through the store's answers | [`Worker::stop`] | 1 MiB virtual, few pages touched |
 //! | `dial-<id>`, for moments | `session` | connect, TLS and websocket handshake, each with a deadline | end by themselves | see `session::desk` |
 //! | `sbx-…`, only with `--sandbox` | `sandbox` | see there | [`Sandboxed::stop`] | see there |
 //!
 //! Stop order: the API stops accepting and lets requests under way finish, sessions say goodbye and write exact
-//! counters, the store writes its queue. Each step has a deadline; their sum is [`STOP_DEADLINE`].
+//! counters, what is left is uploaded and the leases released, the store writes its queue. Each step has a deadline; their sum is [`STOP_DEADLINE`].
 
 mod sandboxed;
 
@@ -37,7 +43,11 @@ use crate::{
     },
     config::Config,
     session::{Registry, SessionSettings},
-    storage::local::{LocalStore, StoreError},
+    storage::{
+        local::{LocalStore, StoreError},
+        object::{self, Conditions, ObjectError, ObjectStore},
+        sync::{ObjectSync, SyncSettings},
+    },
 };
 
 pub use sandboxed::{Sandboxed, SandboxedError};
@@ -64,6 +74,18 @@ pub enum StartError {
     /// The local store cannot be opened.
     #[error("cannot open the local store")]
     Store(#[from] StoreError),
+    /// The object store cannot be used.
+    #[error("the object store cannot be used")]
+    Objects(#[from] ObjectError),
+    /// The object store cannot be shared.
+    #[error(
+        "the object store ignores conditional writes ({how}), so two workers could own a session; use another store, \
+         or set STORAGE_SINGLE_WORKER=true if no other worker ever uses it"
+    )]
+    Conditions {
+        /// What was seen.
+        how: &'static str,
+    },
     /// The sessions cannot be loaded.
     #[error("cannot load the sessions: {0}")]
     Sessions(String),
@@ -82,7 +104,10 @@ impl Worker {
         raise_descriptor_limit(config);
         make_state_dir(&config.state_dir)?;
         let store = LocalStore::open(&config.state_dir)?;
-        let registry = Registry::open(store, session_settings(config)).map_err(StartError::Sessions)?;
+        let objects = open_objects(config)?;
+        let sync = ObjectSync::start(objects, store.clone(), sync_settings(config))?;
+        let registry =
+            Registry::open_synced(store, session_settings(config), sync).map_err(StartError::Sessions)?;
         let api = Api::new(registry.clone(), ApiSettings::from(config));
         let http = HttpServer::start(http_options(config, on_failure), api.handler())?;
         // After the API, so that a thousand reconnecting sessions do not keep `/health` waiting.
@@ -108,7 +133,47 @@ impl Worker {
         if !late.is_empty() {
             warn!("{} sessions did not stop in time: {}", late.len(), late.join(", "));
         }
+        let kept = registry.release_all(UPLOADS_DEADLINE);
+        if !kept.is_empty() {
+            warn!(
+                "{} sessions were not uploaded in time and keep their lease: {}",
+                kept.len(),
+                kept.join(", ")
+            );
+        }
         info!("stopped");
+    }
+}
+
+/// Opens the object store and tries it. One that does not answer is no reason not to start.
+fn open_objects(config: &Config) -> Result<Arc<dyn ObjectStore>, StartError> {
+    let objects = object::open(&config.storage)?;
+    match object::self_test(&*objects) {
+        Ok(Conditions::Enforced) => {}
+        Ok(Conditions::Ignored { how }) if config.storage.sync.shared => {
+            return Err(StartError::Conditions { how });
+        }
+        Ok(Conditions::Ignored { how }) => {
+            warn!("the object store ignores conditional writes ({how}); never share it between workers");
+        }
+        Err(error) if error.is_transient() => warn!("starting without the object store: {error}"),
+        Err(error) => return Err(error.into()),
+    }
+    Ok(objects)
+}
+
+fn sync_settings(config: &Config) -> SyncSettings {
+    let sync = &config.storage.sync;
+    SyncSettings {
+        worker_id: config.worker_id.clone(),
+        shared: sync.shared,
+        single_worker: sync.single_worker,
+        lease_ttl: sync.lease_ttl,
+        delay: UPLOAD_DELAY,
+        spacing: UPLOAD_SPACING,
+        threads: UPLOAD_THREADS,
+        message_days: sync.message_days,
+        media_days: sync.media_days,
     }
 }
 
@@ -170,5 +235,18 @@ const HTTP_DEADLINE: Duration = Duration::from_secs(8);
 /// For sessions to close and for their last writes.
 const SESSIONS_DEADLINE: Duration = Duration::from_secs(10);
 
+/// For the last uploads and the leases.
+const UPLOADS_DEADLINE: Duration = Duration::from_secs(20);
+
 /// What a stop takes at the longest, the store's last commit aside.
-pub const STOP_DEADLINE: Duration = HTTP_DEADLINE.saturating_add(SESSIONS_DEADLINE);
+pub const STOP_DEADLINE: Duration =
+    HTTP_DEADLINE.saturating_add(SESSIONS_DEADLINE).saturating_add(UPLOADS_DEADLINE);
+
+/// What a lost disk costs: changes that are younger than this, about.
+const UPLOAD_DELAY: Duration = Duration::from_millis(1500);
+
+/// A session that is always busy is uploaded this often.
+const UPLOAD_SPACING: Duration = Duration::from_secs(3);
+
+/// Sessions uploaded at the same time.
+const UPLOAD_THREADS: usize = 4;

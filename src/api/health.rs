@@ -35,6 +35,9 @@ pub(super) fn ready(api: &Api) -> Answer {
     if api.is_stopping() {
         return Err(ApiError::unavailable("WORKER_STOPPING", "the worker is stopping", 5));
     }
+    if api.registry.is_draining() {
+        return Err(ApiError::unavailable("WORKER_STOPPING", "the worker gives its sessions away", 60));
+    }
     if let Some(error) = api.store().health() {
         return Err(error.into());
     }

@@ -9,6 +9,7 @@
 
 mod auth;
 mod connect;
+mod drain;
 mod events;
 mod family;
 mod fields;

@@ -6,8 +6,12 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::http::Response;
-use crate::{session::SessionError, storage::local::StoreError, whatsapp::model::CommandError};
+use super::{http::Response, time};
+use crate::{
+    session::SessionError,
+    storage::{local::StoreError, sync::CustodyError},
+    whatsapp::model::CommandError,
+};
 
 /// What a route gives back.
 pub(super) type Answer = Result<Response, ApiError>;
@@ -113,6 +117,32 @@ impl From<SessionError> for ApiError {
             SessionError::Deleting => Self::new(409, "SESSION_DELETING", message),
             SessionError::Thread(_) => Self::unavailable("WORKER_EXHAUSTED", message, 10),
             SessionError::Store(error) => error.into(),
+            SessionError::Custody(error) => error.into(),
+        }
+    }
+}
+
+impl From<CustodyError> for ApiError {
+    fn from(error: CustodyError) -> Self {
+        let message = error.to_string();
+        match error {
+            CustodyError::Held { worker, expires_ms }
+            | CustodyError::HeldByNamesake { worker, expires_ms } => {
+                Self::new(409, "SESSION_HELD_ELSEWHERE", message)
+                    .with_detail("workerId", worker)
+                    .with_detail("expiresAt", time::from_millis(expires_ms))
+            }
+            CustodyError::Deleting => Self::new(409, "SESSION_DELETING", message),
+            CustodyError::Damaged(_) => Self::new(409, "ACCOUNT_DAMAGED", message),
+            CustodyError::Unreachable(_) => {
+                log::warn!("{message}");
+                Self::unavailable(
+                    "STORAGE_UNAVAILABLE",
+                    "the object store cannot be used, and another worker may hold the session",
+                    10,
+                )
+            }
+            CustodyError::Store(error) => error.into(),
         }
     }
 }

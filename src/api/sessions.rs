@@ -146,6 +146,15 @@ pub(super) fn do_disconnect(id: &str, session: &SessionHandle) -> Answer {
     Ok(ok(&Changed { session_id: id, status, message: "Session disconnected; the pairing is kept" }))
 }
 
+/// `POST /session/{id}/release`: any worker can connect it afterwards.
+pub(super) fn release(api: &Api, id: &str, request: &Request) -> Answer {
+    Fields::of(request)?.refuse_unknown()?;
+    let session = api.session(id)?;
+    api.registry.release(id)?;
+    let status = session.snapshot().status.as_str();
+    Ok(ok(&Changed { session_id: id, status, message: "Session released; any worker can connect it" }))
+}
+
 /// `POST /session/{id}/logout`: unlinks the device and forgets its keys; the history stays.
 pub(super) fn logout(api: &Api, id: &str, request: &Request) -> Answer {
     Fields::of(request)?.refuse_unknown()?;

@@ -1,6 +1,9 @@
 //! Where objects are kept, and how they are encrypted.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -14,6 +17,23 @@ pub struct StorageConfig {
     pub objects: ObjectsAt,
     /// What encrypts them; empty when nothing does.
     pub keys: KeyRing,
+    /// Who shares them, and what is kept.
+    pub sync: SyncConfig,
+}
+
+/// How sessions are kept in the durable home.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyncConfig {
+    /// Other workers may use the same objects.
+    pub shared: bool,
+    /// Promised by a setting: no other worker does.
+    pub single_worker: bool,
+    /// A session that nobody renews is free after this time.
+    pub lease_ttl: Duration,
+    /// Days of messages kept; 0 keeps all.
+    pub message_days: u32,
+    /// Days of media kept; 0 keeps all.
+    pub media_days: u32,
 }
 
 /// Where objects are.
@@ -69,10 +89,24 @@ pub(super) fn storage(raw: &mut Raw, state_dir: &Path) -> StorageConfig {
                     raw.problem(name, "is set, but MINIO_ENDPOINT is not");
                 }
             }
-            ObjectsAt::Directory(state_dir.join("objects"))
+            let dir = raw.text("STORAGE_DIR").map(PathBuf::from);
+            ObjectsAt::Directory(dir.unwrap_or_else(|| state_dir.join("objects")))
         }
     };
-    StorageConfig { objects, keys: keys(raw) }
+    if raw.is_set("STORAGE_DIR") && matches!(objects, ObjectsAt::S3(_)) {
+        raw.problem("STORAGE_DIR", "is set, but so is MINIO_ENDPOINT");
+    }
+    let single_worker = raw.flag("STORAGE_SINGLE_WORKER").unwrap_or(false);
+    let is_private = matches!(objects, ObjectsAt::Directory(_)) && !raw.is_set("STORAGE_DIR");
+    let sync = SyncConfig {
+        shared: !single_worker && !is_private,
+        // The state directory has a lock of its own.
+        single_worker: single_worker || is_private,
+        lease_ttl: Duration::from_secs(raw.number("STORAGE_LEASE_TTL", 45, 3..=3600)),
+        message_days: raw.number("RETENTION_MESSAGE_DAYS", 0, 0..=36_500),
+        media_days: raw.number("RETENTION_MEDIA_DAYS", 0, 0..=36_500),
+    };
+    StorageConfig { objects, keys: keys(raw), sync }
 }
 
 fn s3(raw: &mut Raw, endpoint: &str) -> S3Config {

@@ -25,6 +25,7 @@ use crate::{
     storage::{
         events,
         local::{CommitListener, LocalStore, SessionKey, SessionPatch},
+        sync::ObjectSync,
     },
     whatsapp::{
         ctx::Now,
@@ -49,6 +50,10 @@ pub(super) struct Common {
     pub(super) target: Target,
     pub(super) pace: Arc<Pace>,
     pub(super) started: Instant,
+    /// The object store behind the local one.
+    pub(super) sync: Option<ObjectSync>,
+    /// Sessions are being given away: they take no new work.
+    pub(super) draining: AtomicBool,
 }
 
 impl Common {

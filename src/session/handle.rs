@@ -168,7 +168,11 @@ impl SessionHandle {
         let unlinked = self.unlink();
         let mut control = self.control();
         self.end(&mut control)?;
-        self.session.common.store.delete_session(self.key())?;
+        let store = &self.session.common.store;
+        match &self.session.common.sync {
+            Some(_) => store.delete_session_and_objects(self.key())?,
+            None => store.delete_session(self.key())?,
+        }
         Ok(unlinked)
     }
 
@@ -194,12 +198,37 @@ impl SessionHandle {
 
     /// Shows and stores a status of a session without a thread.
     fn rest(&self, status: SessionStatus) -> Result<(), SessionError> {
+        self.rest_with(status, None)
+    }
+
+    fn rest_with(&self, status: SessionStatus, error: Option<String>) -> Result<(), SessionError> {
         let Session { key, common, board, .. } = &*self.session;
-        if let Some(shown) = board.become_status(status, now_ms(), |_| {}) {
+        if let Some(shown) = board.become_status(status, now_ms(), |shown| shown.error = error) {
             let seq = common.store.tell(*key, report::patch(&shown, Some(false)), report::event(&shown))?;
             board.logged(seq);
         }
         Ok(())
+    }
+
+    pub(super) fn common(&self) -> &Common {
+        &self.session.common
+    }
+
+    /// Ends the thread and shows why the session rests now.
+    pub(super) fn end_with(&self, error: String) -> Result<(), SessionError> {
+        let mut control = self.control();
+        self.end(&mut control)?;
+        self.rest_with(SessionStatus::Error, Some(error))
+    }
+
+    /// Runs `work` while nothing starts the session, after its thread has ended.
+    pub(super) fn at_rest<T>(
+        &self,
+        work: impl FnOnce() -> Result<T, SessionError>,
+    ) -> Result<T, SessionError> {
+        let mut control = self.control();
+        self.end(&mut control)?;
+        work()
     }
 
     fn control(&self) -> MutexGuard<'_, Control> {
@@ -210,7 +239,7 @@ impl SessionHandle {
         if control.deleting && why != Start::ToUnlink {
             return Err(SessionError::Deleting);
         }
-        if control.stopping {
+        if control.stopping || self.session.common.draining.load(Ordering::Relaxed) {
             return Err(SessionError::Stopping);
         }
         if let Some(running) = control.running.as_ref().filter(|running| running.is_alive()) {
@@ -219,6 +248,9 @@ impl SessionHandle {
                 return Ok(());
             }
             running.wait_ended()?;
+        }
+        if let Some(sync) = &self.session.common.sync {
+            sync.acquire(&self.snapshot().id, self.key())?;
         }
         if why == Start::Asked {
             let patch = SessionPatch { wanted: Some(true), ..SessionPatch::default() };

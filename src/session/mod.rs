@@ -9,6 +9,7 @@
 mod backoff;
 mod board;
 mod connection;
+mod custody;
 mod desk;
 mod dial;
 mod handle;
@@ -21,6 +22,7 @@ mod runner;
 mod websocket;
 
 pub use board::{Qr, SessionSnapshot};
+pub use custody::Drained;
 pub use handle::{PendingReply, SessionHandle};
 pub use lifecycle::SessionStatus;
 pub use registry::{Registry, SessionError, SessionSettings};

@@ -20,11 +20,11 @@ use super::{
 };
 use crate::{
     proxy::Proxy,
-    storage::local::{LocalStore, SessionPatch, SessionRow, SessionStore, StoreError},
-    whatsapp::{
-        engine::{Engine, EngineConfig},
-        keys::PublicKey,
+    storage::{
+        local::{LocalStore, SessionRow, StoreError},
+        sync::{CustodyError, ObjectSync},
     },
+    whatsapp::{engine::EngineConfig, keys::PublicKey},
 };
 
 /// What every session of this worker needs to know; from the configuration.
@@ -79,6 +79,9 @@ pub enum SessionError {
     /// The local store failed.
     #[error("{0}")]
     Store(#[from] StoreError),
+    /// The object store has it otherwise.
+    #[error("{0}")]
+    Custody(#[from] CustodyError),
 }
 
 /// All sessions. Cheap to clone.
@@ -104,10 +107,30 @@ impl Registry {
     /// # Errors
     /// One clear line: unreadable store, CA file or URL.
     pub fn open(store: LocalStore, settings: SessionSettings) -> Result<Self, String> {
-        Self::open_with(store, settings, Box::new(|_| Box::new(OsRng)))
+        Self::open_with(store, settings, Box::new(|_| Box::new(OsRng)), None)
     }
 
-    fn open_with(store: LocalStore, settings: SessionSettings, entropy: Entropy) -> Result<Self, String> {
+    /// As [`Registry::open`], with an object store behind the local one: no session connects without its lease, and
+    /// sessions of the bucket come here.
+    ///
+    /// # Errors
+    /// As for [`Registry::open`].
+    pub fn open_synced(
+        store: LocalStore,
+        settings: SessionSettings,
+        sync: ObjectSync,
+    ) -> Result<Self, String> {
+        let registry = Self::open_with(store, settings, Box::new(|_| Box::new(OsRng)), Some(sync))?;
+        registry.watch_leases();
+        Ok(registry)
+    }
+
+    fn open_with(
+        store: LocalStore,
+        settings: SessionSettings,
+        entropy: Entropy,
+        sync: Option<ObjectSync>,
+    ) -> Result<Self, String> {
         let target = Target::new(&settings.url, settings.ca_file.as_deref(), settings.proxy)?;
         let rows = store.sessions().map_err(|error| error.to_string())?;
         let engine = EngineConfig {
@@ -115,8 +138,8 @@ impl Registry {
             version: settings.version,
             device_name: settings.device_name,
         };
-        let common =
-            Arc::new(Common { store, engine, entropy, target, pace: Pace::new(), started: Instant::now() });
+        let (pace, started, draining) = (Pace::new(), Instant::now(), AtomicBool::new(false));
+        let common = Arc::new(Common { store, engine, entropy, target, pace, started, sync, draining });
         let mut wanted = Vec::new();
         let mut sessions = BTreeMap::new();
         for row in rows {
@@ -137,25 +160,15 @@ impl Registry {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Connects every session that was connected when the worker stopped, smoothly. A session that waited for a
-    /// scan is not started: nobody looks at its QR.
+    /// Connects every session that was connected when the worker stopped, smoothly, and those that the object store
+    /// has for this worker. A session that waited for a scan is not started: nobody looks at its QR.
     pub fn start_all(&self) {
         let wanted = std::mem::take(&mut *self.inner.wanted.lock().unwrap_or_else(PoisonError::into_inner));
+        if self.inner.common.sync.is_some() {
+            return self.bring_back(wanted);
+        }
         for session in wanted {
-            let state = SessionStore::new(self.store().clone(), session.key());
-            let result = match Engine::is_paired(&state) {
-                Ok(true) => session.resume(),
-                Ok(false) => {
-                    let patch = SessionPatch {
-                        status: Some(SessionStatus::Disconnected.as_str()),
-                        wanted: Some(false),
-                        ..SessionPatch::default()
-                    };
-                    self.store().update_session(session.key(), patch).map_err(SessionError::from)
-                }
-                Err(error) => Err(StoreError::Io(error.to_string()).into()),
-            };
-            if let Err(error) = result {
+            if let Err(error) = session.come_back() {
                 log::error!("session {} cannot be started: {error}", session.snapshot().id);
                 session.show_error(error.to_string());
             }
@@ -173,12 +186,27 @@ impl Registry {
         user_id: &str,
         name: Option<&str>,
     ) -> Result<(SessionHandle, bool), SessionError> {
-        let _one_at_a_time = self.inner.creating.lock().unwrap_or_else(PoisonError::into_inner);
+        let creating = self.inner.creating.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(session) = self.read().get(id).cloned() {
             let same_user = session.snapshot().user_id == user_id;
             return if same_user { Ok((session, false)) } else { Err(SessionError::OtherUser) };
         }
-        if self.inner.stopping.load(Ordering::Relaxed) {
+        let stored = self.stored(id, user_id)?;
+        let stored_name = stored.as_ref().and_then(|data| data.session_name.as_deref());
+        let session = self.add(id, user_id, name.or(stored_name))?;
+        drop(creating);
+        session.adopt();
+        Ok((session, true))
+    }
+
+    /// A new row and its handle.
+    pub(super) fn add(
+        &self,
+        id: &str,
+        user_id: &str,
+        name: Option<&str>,
+    ) -> Result<SessionHandle, SessionError> {
+        if self.is_stopping() || self.inner.common.draining.load(Ordering::Relaxed) {
             return Err(SessionError::Stopping);
         }
         if self.read().len() >= self.inner.max_sessions {
@@ -188,7 +216,7 @@ impl Registry {
         let row = row.ok_or(SessionError::Deleting)?;
         let session = SessionHandle::new(Arc::clone(&self.inner.common), &row);
         self.write().insert(row.id, session.clone());
-        Ok((session, true))
+        Ok(session)
     }
 
     /// The session of this id.
@@ -227,20 +255,32 @@ impl Registry {
         counts
     }
 
-    /// Unlinks the device (connecting for it if need be, bounded waits), then removes every row of this id. Whether
-    /// the device is unlinked; see [`SessionHandle::logout`].
+    /// Unlinks the device (connecting for it if need be, bounded waits), then removes every row and object of this id.
+    /// Whether the device is unlinked; see [`SessionHandle::logout`].
     ///
     /// # Errors
-    /// [`SessionError::NotFound`], [`SessionError::Store`], [`SessionError::Busy`] when its thread does not end.
+    /// [`SessionError::NotFound`], [`SessionError::Store`], [`SessionError::Busy`] when its thread does not end,
+    /// [`SessionError::Custody`] when another worker has it.
     pub fn delete(&self, id: &str) -> Result<bool, SessionError> {
-        let session = self.get(id)?;
+        let session = match self.get(id) {
+            Ok(session) => session,
+            Err(error) => return self.delete_unknown(id, error),
+        };
+        session.check_holder()?;
         let unlinked = session.delete()?;
+        self.forget(&session);
+        session.remove_objects();
+        Ok(unlinked)
+    }
+
+    /// Takes the session out of the list.
+    fn forget(&self, session: &SessionHandle) {
+        let id = session.snapshot().id;
         let mut sessions = self.write();
         // Somebody may have been faster, and a new session of the same id may be there already.
-        if sessions.get(id).is_some_and(|current| current.key() == session.key()) {
-            sessions.remove(id);
+        if sessions.get(&id).is_some_and(|current| current.key() == session.key()) {
+            sessions.remove(&id);
         }
-        Ok(unlinked)
     }
 
     /// Stops all sessions cleanly; those connected now are connected again at the next start.
@@ -256,13 +296,26 @@ impl Registry {
         late.map(|session| session.snapshot().id).collect()
     }
 
+    pub(super) fn common(&self) -> &Arc<Common> {
+        &self.inner.common
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.inner.stopping.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn downgrade(&self) -> impl Fn() -> Option<Self> + Send + Sync + use<> {
+        let inner = Arc::downgrade(&self.inner);
+        move || inner.upgrade().map(|inner| Self { inner })
+    }
+
     /// The store behind the registry.
     #[must_use]
     pub fn store(&self) -> &LocalStore {
         &self.inner.common.store
     }
 
-    fn all(&self) -> Vec<SessionHandle> {
+    pub(super) fn all(&self) -> Vec<SessionHandle> {
         self.read().values().cloned().collect()
     }
 

@@ -43,10 +43,13 @@ pub(super) const ROUTES: &[Route] = &[
         run: |api, call| sessions::delete(api, call.id),
         doc: || {
             Operation::new(Tag::Sessions, "deleteSession", "Unlink the device and remove the session")
-                .about("Everything that was stored under exactly this id is removed: keys, history, events.")
+                .about(
+                    "Everything that was stored under exactly this id is removed: keys, history, events, and every \
+                     object. While the object store cannot be reached, its part follows later; the id is free then.",
+                )
                 .plain_ok("Deleted", "The session is gone")
                 .session()
-                .errors(&["SESSION_BUSY"])
+                .errors(&["SESSION_BUSY", "SESSION_DELETING", "SESSION_HELD_ELSEWHERE", "STORAGE_UNAVAILABLE"])
                 .store_errors()
         },
     },
@@ -65,6 +68,7 @@ pub(super) const ROUTES: &[Route] = &[
                 .ignores_unknown_fields()
                 .session()
                 .errors(&["SESSION_DELETING", "SESSION_BUSY", "WORKER_EXHAUSTED", "QR_UNDRAWABLE"])
+                .errors(CUSTODY_ERRORS)
                 .store_errors()
         },
     },
@@ -123,6 +127,7 @@ pub(super) const ROUTES: &[Route] = &[
                     "WHATSAPP_REFUSED",
                     "INVALID_REQUEST",
                 ])
+                .errors(CUSTODY_ERRORS)
                 .store_errors()
         },
     },
@@ -141,6 +146,23 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         method: "POST",
+        path: "/session/{id}/release",
+        run: |api, call| sessions::release(api, call.id, call.request),
+        doc: || {
+            Operation::new(Tag::Sessions, "releaseSession", "Give the session away")
+                .about(
+                    "Disconnects, uploads what is left and releases the session's lease: any worker that shares the \
+                     object store can connect it at once, without a QR. This one too.",
+                )
+                .optional_body("Nothing")
+                .ok("SessionChanged", "The session is free")
+                .session()
+                .errors(&["SESSION_BUSY", "STORAGE_UNAVAILABLE"])
+                .store_errors()
+        },
+    },
+    Route {
+        method: "POST",
         path: "/session/{id}/restart",
         run: |api, call| connect::restart(api, call.id, call.request),
         doc: || {
@@ -150,6 +172,7 @@ pub(super) const ROUTES: &[Route] = &[
                 .ok("Connection", "Where the session stands")
                 .session()
                 .errors(&["SESSION_DELETING", "SESSION_BUSY", "WORKER_EXHAUSTED", "QR_UNDRAWABLE"])
+                .errors(CUSTODY_ERRORS)
                 .store_errors()
         },
     },
@@ -168,3 +191,6 @@ pub(super) const ROUTES: &[Route] = &[
         },
     },
 ];
+
+/// What the object store can have against a connection.
+const CUSTODY_ERRORS: &[&str] = &["SESSION_HELD_ELSEWHERE", "STORAGE_UNAVAILABLE", "ACCOUNT_DAMAGED"];

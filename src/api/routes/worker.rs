@@ -2,7 +2,7 @@
 
 use super::Route;
 use crate::api::{
-    health, metrics,
+    drain, health, metrics,
     openapi::{Operation, Tag},
 };
 
@@ -29,6 +29,22 @@ pub(super) const ROUTES: &[Route] = &[
             Operation::new(Tag::Worker, "ready", "Does the worker take new work")
                 .about("For load balancers: 503 while the worker stops or its store refuses writes.")
                 .ok("Ready", "The worker takes new work")
+                .store_errors()
+        },
+    },
+    Route {
+        method: "POST",
+        path: "/drain",
+        run: |api, call| drain::drain(api, call.request),
+        doc: || {
+            Operation::new(Tag::Worker, "drain", "Give all sessions away")
+                .about(
+                    "From now on nothing new is taken and `/ready` says no. Waits for messages under way, uploads \
+                     what is left and releases every session, so that other workers can connect them. Repeating the \
+                     request is harmless; only a restart of the worker ends it.",
+                )
+                .optional_body("Nothing")
+                .ok("Drained", "What became of each session")
                 .store_errors()
         },
     },

@@ -16,6 +16,8 @@ fn desk(store: &LocalStore, id: &str) -> Desk {
         target: Target::new("wss://127.0.0.1:1/", None, None).unwrap(),
         pace: Pace::new(),
         started: Instant::now(),
+        sync: None,
+        draining: AtomicBool::new(false),
     });
     let board = Arc::new(Board::new(&row));
     let mail = Mailbox::new(Arc::clone(&board)).unwrap();

@@ -5,12 +5,15 @@
 //! worker is cut off. Then the other one starts with new sending keys, the service disconnects ours ("replaced"), and
 //! nothing of ours is written any more, because every batch of uploads proves the lease first.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     CustodyError, ObjectSync, PARALLEL, SessionKey, in_parallel, layout,
     lease::{self, Found, Lease, State},
-    millis, now_ms,
+    lock, millis, now_ms,
 };
 use crate::storage::{
     baileys::Freshness,
@@ -62,9 +65,17 @@ impl ObjectSync {
     /// # Errors
     /// [`CustodyError`]: another worker has it, the store cannot be asked, what is there cannot be used.
     pub fn acquire(&self, id: &str, key: SessionKey) -> Result<(), CustodyError> {
-        if self.held().contains_key(&key) {
+        if self.holds(key) {
             return Ok(());
         }
+        let taking = Arc::clone(lock(&self.inner.taking).entry(key).or_default());
+        let one_at_a_time = lock(&taking);
+        let result = if self.holds(key) { Ok(()) } else { self.acquire_now(id, key) };
+        drop(one_at_a_time);
+        result
+    }
+
+    fn acquire_now(&self, id: &str, key: SessionKey) -> Result<(), CustodyError> {
         let row = self.inner.local.lease(key)?;
         let taken = match self.try_take(id, row) {
             Ok(taken) => taken,
@@ -157,6 +168,7 @@ impl ObjectSync {
     /// Stops holding a session that is deleted here.
     pub(super) fn forget(&self, key: SessionKey) {
         self.held().remove(&key);
+        lock(&self.inner.taking).remove(&key);
     }
 
     /// Proves that the session is still ours, by the clock when the lease has long to live, else by renewing it.

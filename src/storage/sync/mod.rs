@@ -118,6 +118,8 @@ struct Inner {
     settings: SyncSettings,
     holder: Holder,
     held: Mutex<HashMap<SessionKey, Held>>,
+    /// Sessions whose lease is being taken.
+    taking: Mutex<HashMap<SessionKey, Arc<Mutex<()>>>>,
     lost: OnceLock<Box<LostListener>>,
     circuit: Circuit,
     board: Board,
@@ -145,6 +147,7 @@ impl ObjectSync {
             local,
             holder,
             held: Mutex::default(),
+            taking: Mutex::default(),
             lost: OnceLock::new(),
             circuit: Circuit::default(),
             board: Board::default(),

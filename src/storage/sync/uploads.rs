@@ -57,6 +57,17 @@ struct Wanted {
     marks: Vec<usize>,
 }
 
+/// What goes into one batch.
+struct Rendered {
+    marks: Vec<DirtyMark>,
+    /// Per mark: why it cannot be uploaded.
+    refused: Vec<Option<baileys::RenderError>>,
+    /// By key; the first part puts `creds.json` behind everything.
+    wanted: BTreeMap<(bool, String), Wanted>,
+    /// There are more marks.
+    more: bool,
+}
+
 /// What a batch came to.
 #[derive(Debug, PartialEq, Eq)]
 enum Batch {
@@ -263,13 +274,13 @@ impl ObjectSync {
         }
         let Some(held) = self.held().get(&key).cloned() else { return Err(BatchError::Lost) };
         let begun_ms = now_ms();
-        let (marks, wanted, more) = {
+        let Rendered { marks, refused, wanted, more } = {
             // Rendering holds a read connection; one thread at a time leaves the others to the API.
             let _one = lock(&self.inner.board.rendering);
             let snapshot = self.inner.local.begin_upload(key)?;
             self.render(&snapshot, &held.id)?
         };
-        let mut left: Vec<usize> = vec![0; marks.len()];
+        let mut left = refused.iter().map(|refused| usize::from(refused.is_some())).collect::<Vec<_>>();
         for mark in wanted.values().flat_map(|wanted| &wanted.marks) {
             left[*mark] += 1;
         }
@@ -280,6 +291,9 @@ impl ObjectSync {
             self.inner.local.uploaded(key, done, begun_ms)?;
         }
         outcome?;
+        if let Some(error) = refused.into_iter().flatten().next() {
+            return Err(error.into());
+        }
         if more {
             return Ok(Batch::More);
         }
@@ -315,22 +329,17 @@ impl ObjectSync {
     }
 
     /// The marks of a session that go into one batch, the objects they want, and whether there are more.
-    #[expect(clippy::type_complexity, reason = "three things read at one moment, taken apart at once")]
-    fn render(
-        &self,
-        snapshot: &Snapshot<'_>,
-        id: &str,
-    ) -> Result<(Vec<DirtyMark>, BTreeMap<(bool, String), Wanted>, bool), BatchError> {
+    fn render(&self, snapshot: &Snapshot<'_>, id: &str) -> Result<Rendered, BatchError> {
         let mut all = snapshot.marks()?;
         // `creds.json` is written when the files beside it are.
         all.sort_by_key(|mark| names_of(mark).iter().any(|name| name.as_str() == layout::CREDS));
         let row = snapshot.row()?;
-        let (mut wanted, mut size, mut taken) = (BTreeMap::<(bool, String), Wanted>::new(), 0, 0);
+        let (mut wanted, mut size, mut refused) = (BTreeMap::<(bool, String), Wanted>::new(), 0, Vec::new());
         for (index, mark) in all.iter().enumerate() {
             if wanted.len() >= BATCH_OBJECTS || size >= BATCH_BYTES {
                 break;
             }
-            taken = index + 1;
+            refused.push(None);
             let mut want = |object: String, is_last: bool, bytes: Option<Vec<u8>>, content_type| {
                 size += bytes.as_ref().map_or(0, Vec::len);
                 let entry = wanted.entry((is_last, object));
@@ -340,8 +349,10 @@ impl ObjectSync {
                 Some(Changed::State(..)) => {
                     for name in names_of(mark) {
                         let is_last = name.as_str() == layout::CREDS;
-                        let bytes = baileys::render(&name, snapshot)?;
-                        want(format!("{}{name}", layout::auth(id)), is_last, bytes, JSON);
+                        match baileys::render(&name, snapshot) {
+                            Ok(bytes) => want(format!("{}{name}", layout::auth(id)), is_last, bytes, JSON),
+                            Err(error) => refused[index] = Some(error),
+                        }
                     }
                 }
                 Some(Changed::Session) => {
@@ -359,9 +370,9 @@ impl ObjectSync {
                 None => {}
             }
         }
-        let more = taken < all.len();
-        all.truncate(taken);
-        Ok((all, wanted, more))
+        let more = refused.len() < all.len();
+        all.truncate(refused.len());
+        Ok(Rendered { marks: all, refused, wanted, more })
     }
 
     /// Removes files whose content is in files of ours now.

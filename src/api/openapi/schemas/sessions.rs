@@ -91,6 +91,34 @@ pub(super) fn all() -> Value {
             },
             "example": { "total": 0, "sessions": [] },
         },
+        "Drained": {
+            "type": "object",
+            "required": ["drained", "failed", "sessions"],
+            "properties": {
+                "drained": { "type": "integer", "minimum": 0 },
+                "failed": { "type": "integer", "minimum": 0 },
+                "sessions": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "required": ["sessionId", "released", "pendingMessages"],
+                        "properties": {
+                            "sessionId": id,
+                            "released": { "type": "boolean" },
+                            "pendingMessages": {
+                                "type": "integer", "minimum": 0,
+                                "description": "Messages WhatsApp has not taken yet; the next owner sends them",
+                            },
+                            "error": { "type": "string", "description": "Why it could not be released" },
+                        },
+                    },
+                },
+            },
+            "example": {
+                "drained": 1, "failed": 0,
+                "sessions": [{ "sessionId": "demo", "released": true, "pendingMessages": 0 }],
+            },
+        },
         "Qr": {
             "type": "object",
             "required": ["sessionId", "status", "qr", "qrCode", "expiresAt"],

@@ -9,8 +9,11 @@ use super::*;
 use crate::{
     sandbox::{Sandbox, SandboxOptions},
     session::SessionError,
-    storage::local::StoredEvent,
-    whatsapp::model::{Command, CommandError, Reply},
+    storage::local::{SessionPatch, SessionStore, StoredEvent},
+    whatsapp::{
+        engine::Engine,
+        model::{Command, CommandError, Reply},
+    },
 };
 
 const SOON: Duration = Duration::from_secs(30);

@@ -54,7 +54,8 @@ fn a_panic_inside_a_live_session_leaves_the_others_connected_and_the_session_com
         "hurt" => Box::new(Cracked(Arc::clone(&trigger))),
         _ => Box::new(OsRng),
     });
-    bench.registry = Registry::open_with(store, settings(&bench.sandbox, bench.dir.path()), entropy).unwrap();
+    bench.registry =
+        Registry::open_with(store, settings(&bench.sandbox, bench.dir.path()), entropy, None).unwrap();
     let (hurt, hurt_phone) = bench.paired("hurt");
     let neighbours = ["left", "right"].map(|id| bench.paired(id).0);
     let since = |session: &SessionHandle| session.snapshot().connected_since_ms;
