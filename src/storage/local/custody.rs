@@ -232,7 +232,7 @@ impl Applier<'_> {
                                    WHEN status = 6 THEN ?6 ELSE max(status, ?6) END,
                      sent_s = coalesce(sent_s, ?7), delivered_s = coalesce(delivered_s, ?8),
                      read_s = coalesce(read_s, ?9), played_s = coalesce(played_s, ?10),
-                     error = coalesce(error, ?11)
+                     error = coalesce(error, ?11), failed_s = coalesce(failed_s, ?12)
                  WHERE session = ?1 AND id = ?2 AND chat = ?3 AND sender = ?4",
                 params![
                     session,
@@ -245,7 +245,8 @@ impl Applier<'_> {
                     seconds(times.delivered_s),
                     seconds(times.read_s),
                     seconds(times.played_s),
-                    error
+                    error,
+                    seconds(times.failed_s)
                 ],
             )?;
         }

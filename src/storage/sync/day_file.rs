@@ -51,6 +51,8 @@ struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     played_at: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    failed_at: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     #[serde(default)]
     key: Option<Key>,
@@ -123,6 +125,7 @@ fn record(message: &StoredMessage, own: Option<&str>) -> Record {
         delivered_at: times.delivered_s.map(rfc3339),
         read_at: times.read_s.map(rfc3339),
         played_at: times.played_s.map(rfc3339),
+        failed_at: times.failed_s.map(rfc3339),
         error: error.clone(),
         key: Some(Key {
             remote_jid: chat,
@@ -163,6 +166,7 @@ fn message(record: Record) -> Option<StoredMessage> {
             delivered_s: moment(record.delivered_at.as_ref()),
             read_s: moment(record.read_at.as_ref()),
             played_s: moment(record.played_at.as_ref()),
+            failed_s: moment(record.failed_at.as_ref()),
         },
         error: record.error,
     })
