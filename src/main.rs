@@ -8,6 +8,7 @@ use signal_hook::{
     iterator::Signals,
 };
 use whatsapp_worker::{
+    commands,
     config::{Config, SETTINGS},
     log::{init, log_panics},
     sandbox::{Sandbox, SandboxOptions},
@@ -22,6 +23,8 @@ enum Action {
     },
     /// The sandbox without a worker, for workers and other clients in processes of their own.
     SandboxService,
+    /// Brings stored objects under the current encryption key.
+    RotateKey,
     Help,
     Version,
 }
@@ -39,6 +42,9 @@ fn main() -> ExitCode {
         Ok(Action::Version) => print(concat!("whatsapp-worker ", env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Action::Run { sandbox }) => run(sandbox),
         Ok(Action::SandboxService) => sandbox_service(),
+        Ok(Action::RotateKey) => command(|config| {
+            commands::rotate_key(config, &mut std::io::stdout()).map_err(|error| error.to_string())
+        }),
         Err(problem) => {
             eprintln!("whatsapp-worker: {problem}\nTry `whatsapp-worker --help`.");
             ExitCode::from(2)
@@ -54,6 +60,7 @@ fn parse_arguments(arguments: impl Iterator<Item = String>) -> Result<Action, St
             "-V" | "--version" => return Ok(Action::Version),
             "--sandbox" => action = Action::Run { sandbox: true },
             "--sandbox-service" => action = Action::SandboxService,
+            "rotate-key" => action = Action::RotateKey,
             other => return Err(format!("unknown argument `{other}`; settings are environment variables")),
         }
     }
@@ -98,6 +105,29 @@ fn run(with_sandbox: bool) -> ExitCode {
     };
     sandboxed.stop();
     code
+}
+
+/// Runs a subcommand with the configuration of the environment. It tells whether everything is as it should be; an error
+/// is a line for people.
+fn command(run: impl FnOnce(&Config) -> Result<bool, String>) -> ExitCode {
+    let variables = std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
+    let config = match Config::from_env(variables) {
+        Ok((config, _)) => config,
+        Err(problems) => {
+            eprintln!("whatsapp-worker: {problems}");
+            return ExitCode::from(2);
+        }
+    };
+    init(config.log_format, &config.log_filter);
+    match run(&config) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(problem) => {
+            eprintln!("whatsapp-worker: {problem}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Runs the sandbox alone. Its first line of output is JSON: where it is and what clients must trust.
@@ -205,10 +235,11 @@ fn print(text: &str) -> ExitCode {
 const HELP: &str = "\
 whatsapp-worker: many WhatsApp accounts in one process, driven over REST
 
-Usage: whatsapp-worker [--sandbox | --sandbox-service]
+Usage: whatsapp-worker [--sandbox | --sandbox-service | rotate-key]
 
   --sandbox          also start a simulated WhatsApp with simulated phones and use it
   --sandbox-service  start only that; prints where it is as one line of JSON
+  rotate-key         bring every stored object under STORAGE_ENCRYPTION_KEY; workers may go on meanwhile
   -h, --help         show this text
   -V, --version      show the version
 
@@ -230,6 +261,7 @@ mod tests {
         assert_eq!(parse(&["--sandbox"]), Ok(Action::Run { sandbox: true }));
         assert_eq!(parse(&["--sandbox-service"]), Ok(Action::SandboxService));
         assert_eq!(parse(&["--sandbox", "--help"]), Ok(Action::Help));
+        assert_eq!(parse(&["rotate-key"]), Ok(Action::RotateKey));
         assert_eq!(parse(&["-V"]), Ok(Action::Version));
         assert!(parse(&["--port", "1"]).unwrap_err().contains("`--port`"));
     }

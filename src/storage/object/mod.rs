@@ -46,7 +46,8 @@ pub trait ObjectStore: Send + Sync {
     /// [`ObjectError`]; then it may have been written all the same.
     fn put(&self, key: &str, bytes: &[u8], content_type: &str) -> Result<Version, ObjectError>;
 
-    /// Writes the object when the condition holds; `None` when it does not. The content type is JSON's.
+    /// Writes the object when the condition holds; `None` when it does not. Its type is told by its name. Contents must
+    /// differ between writers, for a version says which content it is, not who wrote it: name the writer in them.
     ///
     /// # Errors
     /// [`ObjectError`]; then it may have been written all the same: read it again to know.

@@ -17,8 +17,10 @@ pub(super) enum Refusal {
     NoObject,
     /// The condition of a conditional write does not hold.
     ConditionNotMet,
-    /// Somebody else does the same; nothing was done.
+    /// Somebody else does the same at this moment.
     Conflict {
+        /// HTTP status.
+        status: u16,
         /// The store's word.
         code: String,
     },
@@ -31,7 +33,7 @@ impl Refusal {
     pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::NoObject | Self::ConditionNotMet => false,
-            Self::Conflict { code } => code == "OperationAborted",
+            Self::Conflict { .. } => true,
             Self::Failed(error) => matches!(
                 error,
                 ObjectError::Resolve { .. }
@@ -47,8 +49,8 @@ impl Refusal {
     pub(super) fn did_not_arrive(&self) -> bool {
         match self {
             Self::NoObject | Self::ConditionNotMet => false,
-            // S3: two conditional writes met; the loser shall try again, and then learns whether the condition holds.
-            Self::Conflict { code } => code == "ConditionalRequestConflict" || code == "OperationAborted",
+            // What then holds is for the caller to find out.
+            Self::Conflict { .. } => false,
             Self::Failed(ObjectError::Resolve { .. } | ObjectError::Unreachable { .. }) => true,
             Self::Failed(ObjectError::Timeout { wait, .. }) => *wait == CONNECTING || *wait == RESOLVING,
             Self::Failed(_) => false,
@@ -63,10 +65,10 @@ impl Refusal {
             Self::ConditionNotMet => {
                 ObjectError::Other { place, problem: "answers 412 though nothing was a condition".to_owned() }
             }
-            Self::Conflict { code } if code == "BucketAlreadyExists" => {
+            Self::Conflict { code, .. } if code == "BucketAlreadyExists" => {
                 ObjectError::NoBucket { place, problem: "the name is taken by somebody else".to_owned() }
             }
-            Self::Conflict { code } => ObjectError::Unavailable { place, status: 409, code },
+            Self::Conflict { status, code } => ObjectError::Unavailable { place, status, code },
         }
     }
 }
@@ -88,9 +90,16 @@ pub(super) struct Refused<'a> {
 
 impl Refused<'_> {
     pub(super) fn read(&self) -> Refusal {
-        let error: Option<ErrorBody> =
-            std::str::from_utf8(self.body).ok().and_then(|text| quick_xml::de::from_str(text).ok());
-        let code = error.map(|error| error.code).unwrap_or_default();
+        let text = String::from_utf8_lossy(self.body);
+        let code = match quick_xml::de::from_str::<ErrorBody>(&text) {
+            Ok(error) => error.code,
+            Err(error) if text.starts_with("<?xml") || text.starts_with("<Error") => {
+                let problem =
+                    format!("the error in an answer with HTTP {} cannot be read: {error}", self.status);
+                return self.failed(|place| ObjectError::Broken { place, problem });
+            }
+            Err(_) => String::new(),
+        };
         match (self.status, code.as_str()) {
             (_, "NoSuchBucket") => self.failed(|place| ObjectError::NoBucket {
                 place,
@@ -99,7 +108,9 @@ impl Refused<'_> {
             (404, "NoSuchKey") => Refusal::NoObject,
             (404, "") if self.is_object && self.is_head => Refusal::NoObject,
             (412, _) => Refusal::ConditionNotMet,
-            (409, _) => Refusal::Conflict { code },
+            (409, _) => Refusal::Conflict { status: self.status, code },
+            // radosgw's word to who loses a race of conditional writes in its last step (its ECANCELED).
+            (500, "UnknownError") => Refusal::Conflict { status: self.status, code },
             (_, "RequestTimeTooSkewed") => {
                 self.failed(|place| ObjectError::ClockSkew { place, seconds: self.skew() })
             }

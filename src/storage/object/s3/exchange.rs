@@ -125,7 +125,7 @@ impl Exchange {
             if !is_again || attempt == ATTEMPTS {
                 return result;
             }
-            thread::sleep(pause(attempt));
+            rest(attempt);
             attempt += 1;
         }
     }
@@ -240,6 +240,11 @@ fn hmac_hex(key: &[u8], text: &[u8]) -> String {
     let mut mac = hmac::Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     mac.update(text);
     mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Waits before the attempt after this one.
+pub(super) fn rest(attempt: u32) {
+    thread::sleep(pause(attempt));
 }
 
 /// Twice as long after each attempt, with up to half of it by chance, so that workers do not come back in step.

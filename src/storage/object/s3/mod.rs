@@ -11,7 +11,7 @@
 //!
 //! **Retries.** `get`, `list`, `put` and `delete` may be done twice, so they are tried up to [`exchange::ATTEMPTS`]
 //! times while the trouble may pass. `put_if` is tried again only when the request certainly did not arrive: otherwise
-//! the second try would meet the first one's object and report a lost race that was won.
+//! the second try would meet the first one's object and report a lost race that was won. Its error means: read it.
 //!
 //! **Whole bodies.** Requests carry the SHA-256 of their body inside the signature, so the store refuses a mangled one.
 //! Answers must have their announced length and, where the ETag is an MD5 (single-part, no server-side encryption), the
@@ -100,7 +100,7 @@ impl S3Store {
             last = match self.exchange.send(&request) {
                 Ok(_) => return Ok(()),
                 // Another worker was faster.
-                Err(Refusal::Conflict { code }) if code == "BucketAlreadyOwnedByYou" => return Ok(()),
+                Err(Refusal::Conflict { code, .. }) if code == "BucketAlreadyOwnedByYou" => return Ok(()),
                 Err(refusal) => Err(refusal),
             };
         }
@@ -162,13 +162,29 @@ impl S3Store {
         Ok(written)
     }
 
+    /// A write that meets another one (S3's 409, radosgw's 500) is tried again, to learn who won. Whoever loses then,
+    /// looks whether it was itself that won before: that its own bytes are there says so, for the contents of
+    /// conditional writes name their writer.
     fn conditional(&self, request: &Request<'_>) -> Result<Option<Version>, ObjectError> {
-        match self.write(request) {
-            Ok(answer) => self.version(&answer).map(Some),
-            // A missing object does not match: some say 404, some 412.
-            Err(Refusal::ConditionNotMet | Refusal::NoObject) => Ok(None),
-            Err(refusal) => Err(refusal.into_error(&self.place)),
+        let mut is_in_doubt = false;
+        for attempt in 1.. {
+            match self.write(request) {
+                Ok(answer) => return self.version(&answer).map(Some),
+                Err(Refusal::Conflict { .. }) if attempt < exchange::ATTEMPTS => {
+                    is_in_doubt = true;
+                    exchange::rest(attempt);
+                }
+                // A missing object does not match: some say 404, some 412.
+                Err(Refusal::ConditionNotMet | Refusal::NoObject) if is_in_doubt => {
+                    let stored = self.get(request.key)?;
+                    let own = stored.filter(|object| object.bytes == request.body);
+                    return Ok(own.map(|object| object.version));
+                }
+                Err(Refusal::ConditionNotMet | Refusal::NoObject) => return Ok(None),
+                Err(refusal) => return Err(refusal.into_error(&self.place)),
+            }
         }
+        unreachable!("the loop ends by its last attempt")
     }
 
     fn current_version(&self, key: &str) -> Result<Option<Version>, ObjectError> {
