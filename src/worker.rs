@@ -103,7 +103,7 @@ impl Worker {
     pub fn start(config: &Config, on_failure: impl Fn() + Send + Sync + 'static) -> Result<Self, StartError> {
         raise_descriptor_limit(config);
         make_state_dir(&config.state_dir)?;
-        let store = LocalStore::open(&config.state_dir)?;
+        let store = LocalStore::open_with_keys(&config.state_dir, config.storage.keys.clone())?;
         let objects = open_objects(config)?;
         let sync = ObjectSync::start(objects, store.clone(), sync_settings(config))?;
         let registry =

@@ -160,6 +160,7 @@ impl From<StoreError> for ApiError {
             | StoreError::Locked { .. }
             | StoreError::Damaged { .. }
             | StoreError::NewerSchema { .. }
+            | StoreError::Sealed(_)
             | StoreError::Io(_) => {
                 log::error!("the local store failed: {error}");
                 Self::unavailable("STORE_FAILED", "the worker's local store failed; nothing was accepted", 10)

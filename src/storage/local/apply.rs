@@ -12,10 +12,10 @@ use super::{
     journal::{Journal, Redo},
     marks::{self, Marks},
     parts::{self, CurrentPart, PartCount, PartKey},
-    records,
+    records, sealing,
 };
 use crate::{
-    storage::events,
+    storage::{events, seal::KeyRing},
     whatsapp::{
         jid::Jid,
         model::{MessageRecord, MessageStatus},
@@ -102,6 +102,8 @@ pub(super) struct Applier<'c> {
     /// Events written, for those who watch.
     pub(super) logged: Vec<Logged>,
     pub(super) now_ms: i64,
+    /// What encrypts the engine's state.
+    pub(super) keys: &'c KeyRing,
 }
 
 /// Counted when it adds a row, also when it is executed again from the journal.
@@ -110,6 +112,8 @@ const ADD_MESSAGE: &str =
          target_id, timestamp_s, status, raw, part)
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
      ON CONFLICT (session, id, chat, sender) DO NOTHING";
+const PUT_STATE: &str = "INSERT INTO state (session, tbl, key, value) VALUES (?1, ?2, ?3, ?4)
+                         ON CONFLICT DO UPDATE SET value = excluded.value";
 /// What [`ADD_MESSAGE`] of every version begins with; an older one had no part.
 const ADDS_MESSAGE: &str = "INSERT INTO messages ";
 
@@ -153,11 +157,7 @@ impl Applier<'_> {
             match write {
                 Write::Put(table, key, value) => {
                     self.mark(session, *table as u8, key)?;
-                    self.run(
-                        "INSERT INTO state (session, tbl, key, value) VALUES (?1, ?2, ?3, ?4)
-                         ON CONFLICT DO UPDATE SET value = excluded.value",
-                        params![session, *table as u8, key, value],
-                    )?;
+                    self.put_state(session, *table as u8, key, value)?;
                 }
                 Write::Delete(table, key) => {
                     self.mark(session, *table as u8, key)?;
@@ -186,6 +186,24 @@ impl Applier<'_> {
             }
         }
         Ok(last_seq)
+    }
+
+    /// Writes a value of the engine's state, sealed where there is a key.
+    pub(super) fn put_state(
+        &self,
+        session: i64,
+        table: u8,
+        key: &str,
+        value: &[u8],
+    ) -> rusqlite::Result<usize> {
+        let sealed;
+        let stored = if self.keys.seals() {
+            sealed = self.keys.seal(&sealing::name(session, table, key), value);
+            &sealed[..]
+        } else {
+            value
+        };
+        self.run(PUT_STATE, params![session, table, key, stored])
     }
 
     /// A change of the session's row with the event that tells of it.

@@ -192,11 +192,7 @@ impl Applier<'_> {
         self.run("DELETE FROM state WHERE session = ?1", params![session])?;
         for write in state {
             if let Write::Put(table, key, value) = write {
-                self.run(
-                    "INSERT INTO state (session, tbl, key, value) VALUES (?1, ?2, ?3, ?4)
-                     ON CONFLICT DO UPDATE SET value = excluded.value",
-                    params![session, *table as u8, key, value],
-                )?;
+                self.put_state(session, *table as u8, key, value)?;
             }
         }
         if mark {

@@ -167,6 +167,14 @@ impl Journal {
         self.written_statements = 0;
     }
 
+    /// Removes what older groups left in the file. Everything must be in SQLite.
+    pub(super) fn wipe(&mut self) -> io::Result<()> {
+        debug_assert_eq!(self.offset, 0, "nothing is waiting");
+        self.file.set_len(0)?;
+        self.size = 0;
+        self.file.sync_all()
+    }
+
     /// Hands every statement of the groups after `applied` to `redo`, in order.
     pub(super) fn replay<E: From<io::Error>>(
         &self,

@@ -17,6 +17,7 @@ mod parts;
 mod reader;
 mod records;
 mod schema;
+mod sealing;
 mod session_store;
 mod upload;
 mod writer;
@@ -44,7 +45,10 @@ use self::{
     reader::{Reader, Readers},
     writer::{Job, Op, Shared, Writer},
 };
-use crate::whatsapp::{jid::Jid, state::Batch};
+use crate::{
+    storage::seal::KeyRing,
+    whatsapp::{jid::Jid, state::Batch},
+};
 
 /// The store. Cheap to clone; the last clone dropped stops the store thread after its queue is written.
 #[derive(Clone)]
@@ -81,12 +85,21 @@ impl LocalStore {
     /// # Errors
     /// [`StoreError`] with one clear line: locked by another worker, damaged file, newer schema, no permission.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        Self::open_with_keys(dir, KeyRing::default())
+    }
+
+    /// As [`LocalStore::open`], with what encrypts the engine's state. State under another key is rewritten first.
+    ///
+    /// # Errors
+    /// As [`LocalStore::open`]; [`StoreError::Sealed`] when state is under a key that the ring does not have.
+    pub fn open_with_keys(dir: &Path, keys: KeyRing) -> Result<Self, StoreError> {
+        let keys = Arc::new(keys);
         let lock = schema::lock(dir)?;
         let conn = schema::open_writer(dir)?;
         let shared = Arc::new(Shared::default());
         let (queue, jobs) = crossbeam_channel::bounded(writer::QUEUE);
-        let writer = Writer::open(conn, dir, Arc::clone(&shared))?;
-        let readers = Readers::open(dir)?;
+        let writer = Writer::open(conn, dir, Arc::clone(&shared), Arc::clone(&keys))?;
+        let readers = Readers::open(dir, keys)?;
         let thread = Builder::new()
             .name("store".into())
             .spawn(move || writer.run(&jobs))

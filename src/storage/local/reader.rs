@@ -1,21 +1,25 @@
 //! Questions to the database. Read-only connections wait in a channel; a question takes one and gives it back.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use crossbeam_channel::{Receiver, Sender};
 use rusqlite::{Connection, OptionalExtension, Params, Row, params, params_from_iter, types::Value};
 
 use super::{
     IdempotencyRecord, MessageFilter, MessagePage, SessionKey, SessionRow, StoreError, StoredEvent,
-    StoredMessage, StoredReceipt, apply::SORT_BITS, records, schema,
+    StoredMessage, StoredReceipt, apply::SORT_BITS, records, schema, sealing,
 };
-use crate::whatsapp::{jid::Jid, model::MessageRecord};
+use crate::{
+    storage::seal::KeyRing,
+    whatsapp::{jid::Jid, model::MessageRecord},
+};
 
 /// Connections for reading: more than cores only helps slow disks.
 const READERS: usize = 4;
 
 /// The connections nobody uses at the moment.
 pub(super) struct Readers {
+    keys: Arc<KeyRing>,
     free: Receiver<Connection>,
     back: Sender<Connection>,
 }
@@ -27,12 +31,12 @@ pub(super) struct Reader<'a> {
 }
 
 impl Readers {
-    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open(dir: &Path, keys: Arc<KeyRing>) -> Result<Self, StoreError> {
         let (back, free) = crossbeam_channel::bounded(READERS);
         for _ in 0..READERS {
             back.try_send(schema::open_reader(dir)?).map_err(|_| StoreError::Stopped)?;
         }
-        Ok(Self { free, back })
+        Ok(Self { keys, free, back })
     }
 
     /// Waits for a free connection: every question is short.
@@ -65,7 +69,10 @@ impl Reader<'_> {
         key: &str,
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let sql = "SELECT value FROM state WHERE session = ?1 AND tbl = ?2 AND key = ?3";
-        self.one(sql, params![session.0, table, key], |row| row.get(0))
+        let stored = self.one(sql, params![session.0, table, key], |row| row.get(0))?;
+        let open = |stored| self.readers.keys.open(&sealing::name(session.0, table, key), stored);
+        let opened = stored.map(open).transpose().map_err(StoreError::Sealed)?;
+        Ok(opened.map(|(value, _)| value))
     }
 
     pub(super) fn state_keys(

@@ -2,9 +2,12 @@
 
 use rusqlite::Row;
 
-use crate::whatsapp::{
-    jid::Jid,
-    model::{MessageRecord, MessageStatus},
+use crate::{
+    storage::seal::SealError,
+    whatsapp::{
+        jid::Jid,
+        model::{MessageRecord, MessageStatus},
+    },
 };
 
 /// Internal number of a session. Never used again after a deletion.
@@ -199,6 +202,9 @@ pub enum StoreError {
         /// Our version.
         known: i64,
     },
+    /// Encrypted state that does not open.
+    #[error("a secret in the local store cannot be read: {0}")]
+    Sealed(#[source] SealError),
     /// No space left: new work is refused until there is room again.
     #[error("the disk is full")]
     Full,

@@ -25,9 +25,12 @@ use super::{
     journal::Journal,
     marks::DirtyMark,
     outbox::OutboxOp,
-    records, schema,
+    records, schema, sealing,
 };
-use crate::whatsapp::state::{Batch, Write};
+use crate::{
+    storage::seal::KeyRing,
+    whatsapp::state::{Batch, Write},
+};
 
 /// Work that may wait before submitters have to.
 pub(super) const QUEUE: usize = 1024;
@@ -176,6 +179,7 @@ impl Health {
 pub(super) struct Writer {
     conn: Connection,
     journal: Journal,
+    keys: Arc<KeyRing>,
     known: Known,
     shared: Arc<Shared>,
     next_tidy: Instant,
@@ -223,13 +227,19 @@ enum Done {
 
 impl Writer {
     /// Applies what the journal has and SQLite has not; what an unclean stop left behind.
-    pub(super) fn open(conn: Connection, dir: &Path, shared: Arc<Shared>) -> Result<Self, StoreError> {
+    pub(super) fn open(
+        conn: Connection,
+        dir: &Path,
+        shared: Arc<Shared>,
+        keys: Arc<KeyRing>,
+    ) -> Result<Self, StoreError> {
         let applied = applied(&conn)?;
         let journal = Journal::open(dir, applied)
             .map_err(|error| StoreError::Io(format!("cannot open the journal: {error}")))?;
         let mut writer = Self {
             conn,
             journal,
+            keys,
             known: Known::default(),
             shared,
             next_tidy: Instant::now(),
@@ -242,6 +252,7 @@ impl Writer {
         };
         writer.catch_up()?;
         schema::upgrade(&mut writer.conn, dir)?;
+        sealing::bring_under(&writer.keys, &mut writer.conn, &mut writer.journal)?;
         Ok(writer)
     }
 
@@ -359,6 +370,7 @@ impl Writer {
                 journal: RefCell::new(&mut self.journal),
                 logged: Vec::new(),
                 now_ms: now_ms(),
+                keys: &self.keys,
             };
             for job in jobs {
                 match apply(&mut applier, job) {
@@ -420,6 +432,7 @@ impl Writer {
             journal: RefCell::new(&mut self.journal),
             logged: Vec::new(),
             now_ms: now_ms(),
+            keys: &self.keys,
         };
         let sealed = applier.seal().map_err(|error| records::store_error(&error));
         if let Err(error) = sealed.and_then(|()| self.sql("COMMIT")) {

@@ -6,6 +6,7 @@ mod history;
 mod log;
 mod outbox;
 mod queue;
+mod sealing;
 
 use std::{
     sync::{Arc, Condvar, Mutex},
