@@ -8,6 +8,7 @@ use super::{Api, http::Response, respond::Answer};
 use crate::{
     metrics::{Exposition, ProcessStats},
     session::SessionStatus,
+    storage::sync::SyncStats,
 };
 
 /// Everything, measured now.
@@ -15,6 +16,9 @@ pub(super) fn show(api: &Api) -> Answer {
     let mut out = Exposition::new();
     worker(&mut out, api);
     api.traffic.write(&mut out);
+    if let Some(sync) = api.registry.sync() {
+        objects(&mut out, &sync.stats());
+    }
     process(&mut out, &ProcessStats::measure());
     Ok(Response::bytes(200, Exposition::CONTENT_TYPE, out.finish().into_bytes()))
 }
@@ -29,6 +33,24 @@ fn worker(out: &mut Exposition, api: &Api) {
     for (status, count) in SessionStatus::ALL.iter().zip(counts) {
         out.sample(&[("status", status.as_str())], count);
     }
+}
+
+fn objects(out: &mut Exposition, stats: &SyncStats) {
+    out.gauges("whatsapp_worker_storage_pending_changes", "Changes the object store lacks")
+        .sample(&[], stats.lag);
+    out.gauges("whatsapp_worker_storage_oldest_change_milliseconds", "Age of the oldest of them")
+        .sample(&[], stats.oldest_ms);
+    out.gauges("whatsapp_worker_storage_up", "1 while the object store works")
+        .sample(&[], u8::from(stats.error.is_none()));
+    out.gauges("whatsapp_worker_storage_leases", "Sessions whose lease this worker holds")
+        .sample(&[], stats.leases);
+    out.counters("whatsapp_worker_storage_uploads_total", "Objects written").sample(&[], stats.uploads);
+    out.counters("whatsapp_worker_storage_upload_bytes_total", "Bytes written").sample(&[], stats.bytes);
+    out.counters("whatsapp_worker_storage_failures_total", "Writes that failed").sample(&[], stats.failures);
+    out.counters("whatsapp_worker_storage_sessions_lost_total", "Sessions that other workers took")
+        .sample(&[], stats.lost);
+    out.counters("whatsapp_worker_storage_quarantined_total", "Objects that could not be read")
+        .sample(&[], stats.quarantined);
 }
 
 fn process(out: &mut Exposition, process: &ProcessStats) {

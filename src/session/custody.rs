@@ -102,7 +102,12 @@ impl Registry {
             }
         };
         for Returning { id, data, wanted } in found {
-            match self.add(&id, &data.user_id, data.session_name.as_deref()) {
+            let patch = SessionPatch { wanted: Some(wanted), ..SessionPatch::default() };
+            let added = self.add(&id, &data.user_id, data.session_name.as_deref()).and_then(|session| {
+                self.store().update_session(session.key(), patch)?;
+                Ok(session)
+            });
+            match added {
                 Ok(session) => {
                     log::info!("session {id}: comes back from the object store");
                     left.push(Coming { session, connect: wanted });

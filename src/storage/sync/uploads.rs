@@ -257,10 +257,11 @@ impl ObjectSync {
 
     fn retry_pause(&self, error: &BatchError) -> Duration {
         match error {
+            // Of one object; trying it again soon would not help.
+            BatchError::Object(ObjectError::Damaged { .. } | ObjectError::BadKey { .. })
+            | BatchError::Render(_) => LONG_PAUSE,
             // The circuit decides when the store is tried again.
-            BatchError::Object(error) if error.is_transient() => self.inner.settings.delay,
-            BatchError::Unproven => self.inner.settings.delay,
-            BatchError::Object(_) | BatchError::Render(_) | BatchError::Store(_) => LONG_PAUSE,
+            BatchError::Object(_) | BatchError::Unproven | BatchError::Store(_) => self.inner.settings.delay,
             BatchError::Lost | BatchError::Stopping => Duration::ZERO,
         }
     }

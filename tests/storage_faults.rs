@@ -1,0 +1,220 @@
+//! Kills at random instants, and an object store that is away, slow or wrong: nothing acknowledged is lost or doubled.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+mod common;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use common::{
+    durable::{Home, await_uploaded, metric},
+    eventually, exchange,
+    objects::OwnMinio,
+    proxy::{Fault, FaultProxy, Plan},
+    sandbox::Sandbox,
+    worker::{Worker, chat},
+};
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{RngCore as _, SeedableRng as _},
+};
+use serde_json::json;
+
+const ALICE: &str = "6281200000081";
+const CAROL: &str = "4915100000083";
+
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::start();
+    for phone in [ALICE, CAROL] {
+        sandbox.add_phone(phone);
+    }
+    sandbox
+}
+
+/// `KILLS` and `SEED` make it longer, or repeat one run.
+#[test]
+fn two_hundred_kills_at_random_instants_lose_double_and_reuse_nothing() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let (kills, seed) = (number("KILLS").unwrap_or(200), number("SEED").unwrap_or(1));
+    println!("SEED={seed} KILLS={kills}");
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let (sandbox, home) = (sandbox(), Home::new());
+    let mut worker = home.worker(&sandbox, "a");
+    worker.link(&sandbox, "alice", ALICE);
+    let stop = AtomicBool::new(false);
+    let api = Mutex::new(worker.api.clone());
+    let (accepted, written) = std::thread::scope(|scope| {
+        let sending = scope.spawn(|| send_all(&api, &stop));
+        let writing = scope.spawn(|| write_all(&sandbox, &stop));
+        for _ in 0..kills {
+            // From the first moments of a start to the middle of traffic.
+            std::thread::sleep(Duration::from_millis(random.next_u64() % 900));
+            worker.kill();
+            worker.start_again();
+            api.lock().unwrap().clone_from(&worker.api);
+        }
+        worker.await_status("alice", "connected");
+        let before = sandbox.received(CAROL).len();
+        eventually("traffic goes on after the last kill", || {
+            (sandbox.received(CAROL).len() > before + 5).then_some(())
+        });
+        stop.store(true, Ordering::Relaxed);
+        (sending.join().unwrap(), writing.join().unwrap())
+    });
+    assert!(accepted.len() > usize::try_from(kills).unwrap() / 4, "only {} were accepted", accepted.len());
+    worker.send("alice", CAROL, "the end");
+    let missing = || -> Vec<String> {
+        let there: std::collections::BTreeSet<String> = sandbox.received(CAROL).into_iter().collect();
+        accepted.iter().filter(|text| !there.contains(*text)).cloned().collect()
+    };
+    eventually("nothing accepted is missing", || missing().is_empty().then_some(()));
+    let mut seen = BTreeMap::<String, usize>::new();
+    for text in sandbox.received(CAROL) {
+        *seen.entry(text).or_default() += 1;
+    }
+    let twice: Vec<_> = seen.iter().filter(|(_, count)| **count > 1).collect();
+    assert!(twice.is_empty(), "at the phone more than once: {twice:?}");
+    worker.await_received("alice", &chat(CAROL), &written);
+    await_uploaded(&worker);
+    let history = worker.history("alice").len();
+    let (records, count) = home.records("alice");
+    assert_eq!((records.len(), count), (history, history), "the bucket has each message once");
+    sandbox.assert_no_violations();
+}
+
+/// Sends texts one after the other, to whichever worker there is; those that were accepted.
+fn send_all(api: &Mutex<String>, stop: &AtomicBool) -> Vec<String> {
+    let mut accepted = Vec::new();
+    for number in 1.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let text = format!("text {number}");
+        let body = json!({ "to": CAROL, "type": "text", "message": text });
+        let url = format!("{}/session/alice/send", api.lock().unwrap());
+        match exchange("POST", &url, Some(&body)) {
+            Ok((200 | 202, _)) => accepted.push(text),
+            // Starting, or gone: not accepted, so not to be looked for.
+            Ok(_) | Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+    accepted
+}
+
+fn write_all(sandbox: &Sandbox, stop: &AtomicBool) -> Vec<String> {
+    let mut written = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let text = format!("Carol's {}", written.len());
+        sandbox.send(CAROL, ALICE, &text);
+        written.push(text);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    written
+}
+
+/// A worker whose bucket is behind a proxy that harms.
+struct Harmed {
+    minio: OwnMinio,
+    proxy: FaultProxy,
+}
+
+impl Harmed {
+    fn new() -> Self {
+        let minio = OwnMinio::start();
+        let proxy = FaultProxy::start(minio.server.address);
+        Self { minio, proxy }
+    }
+
+    fn worker(&self, sandbox: &Sandbox) -> Worker {
+        let config = self.minio.server.config_at(self.proxy.address, "sessions-of-tests");
+        let settings = [
+            ("WORKER_ID", "a"),
+            ("MINIO_ENDPOINT", &config.endpoint),
+            ("MINIO_BUCKET_NAME", &config.bucket),
+            ("MINIO_ACCESS_KEY", &config.access_key),
+            ("MINIO_SECRET_KEY", config.secret_key.as_str()),
+            ("STORAGE_LEASE_TTL", "4"),
+        ];
+        Worker::start_with(sandbox, &settings)
+    }
+}
+
+#[test]
+fn an_object_store_that_is_away_for_long_costs_nothing_but_lag() {
+    let (sandbox, harmed) = (sandbox(), Harmed::new());
+    let mut worker = harmed.worker(&sandbox);
+    worker.link(&sandbox, "alice", ALICE);
+    await_uploaded(&worker);
+    harmed.proxy.set_plan(Plan::Always(Fault::ResetBefore));
+    let begun = Instant::now();
+    let mut texts = Vec::new();
+    // Longer than a lease lives.
+    while begun.elapsed() < Duration::from_secs(8) {
+        let text = format!("in the dark {}", texts.len());
+        worker.send("alice", CAROL, &text);
+        texts.push(text);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(metric(&worker, "whatsapp_worker_storage_pending_changes") > 0.0);
+    assert_eq!(metric(&worker, "whatsapp_worker_storage_up"), 0.0);
+    assert_eq!(worker.status("alice"), "connected");
+    sandbox.await_received(CAROL, &texts);
+    harmed.proxy.set_plan(Plan::Always(Fault::Pass));
+    await_uploaded(&worker);
+    assert_eq!(metric(&worker, "whatsapp_worker_storage_up"), 1.0);
+    // Everything is there: a lost disk loses nothing.
+    worker.kill();
+    fs::remove_dir_all(&worker.state_dir).unwrap();
+    worker.start_again();
+    eventually("alice comes back", || {
+        let (status, answer) = worker.ask("GET", "/session/alice/status", None);
+        (status == 200 && answer["data"]["status"] == "connected").then_some(())
+    });
+    eventually("the whole history is back", || (worker.history("alice").len() == texts.len()).then_some(()));
+    sandbox.assert_no_violations();
+}
+
+#[test]
+fn an_object_store_that_fails_by_chance_gets_everything_in_the_end() {
+    let (sandbox, harmed) = (sandbox(), Harmed::new());
+    let mut worker = harmed.worker(&sandbox);
+    worker.link(&sandbox, "alice", ALICE);
+    let faults = [
+        Fault::Refuse(503),
+        Fault::Fail(500),
+        Fault::ResetBefore,
+        Fault::ResetAfter,
+        Fault::Truncate,
+        Fault::Delay(Duration::from_millis(300)),
+    ];
+    harmed.proxy.set_plan(Plan::seeded(7, 30, &faults));
+    let mut texts = Vec::new();
+    for number in 0..60 {
+        let text = format!("by chance {number}");
+        worker.send("alice", CAROL, &text);
+        texts.push(text);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    await_uploaded(&worker);
+    assert!(harmed.proxy.faults() > 0, "the proxy harmed nothing");
+    assert_eq!(worker.status("alice"), "connected", "an error is no lost lease");
+    harmed.proxy.set_plan(Plan::Always(Fault::Pass));
+    worker.kill();
+    fs::remove_dir_all(&worker.state_dir).unwrap();
+    worker.start_again();
+    eventually("alice comes back", || {
+        let (status, answer) = worker.ask("GET", "/session/alice/status", None);
+        (status == 200 && answer["data"]["status"] == "connected").then_some(())
+    });
+    eventually("the whole history is back", || (worker.history("alice").len() == texts.len()).then_some(()));
+    sandbox.await_received(CAROL, &texts);
+    sandbox.assert_no_violations();
+}
