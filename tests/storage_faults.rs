@@ -15,6 +15,7 @@ use std::{
 };
 
 use common::{
+    await_texts,
     durable::{Home, await_uploaded, metric},
     eventually, exchange,
     objects::OwnMinio,
@@ -82,7 +83,7 @@ fn two_hundred_kills_at_random_instants_lose_double_and_reuse_nothing() {
     }
     let twice: Vec<_> = seen.iter().filter(|(_, count)| **count > 1).collect();
     assert!(twice.is_empty(), "at the phone more than once: {twice:?}");
-    worker.await_received("alice", &chat(CAROL), &written);
+    await_texts("in the history", &written, || worker.received("alice", &chat(CAROL)));
     await_uploaded(&worker);
     let history = worker.history("alice").len();
     let (records, count) = home.records("alice");
@@ -101,7 +102,10 @@ fn send_all(api: &Mutex<String>, stop: &AtomicBool) -> Vec<String> {
         let body = json!({ "to": CAROL, "type": "text", "message": text });
         let url = format!("{}/session/alice/send", api.lock().unwrap());
         match exchange("POST", &url, Some(&body)) {
-            Ok((200 | 202, _)) => accepted.push(text),
+            Ok((200 | 202, _)) => {
+                accepted.push(text);
+                std::thread::sleep(Duration::from_millis(2));
+            }
             // Starting, or gone: not accepted, so not to be looked for.
             Ok(_) | Err(_) => std::thread::sleep(Duration::from_millis(5)),
         }
