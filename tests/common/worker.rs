@@ -79,6 +79,12 @@ impl Worker {
         self.await_address();
     }
 
+    /// The same with other settings.
+    pub fn start_again_with(&mut self, settings: &[(&str, String)]) {
+        self.command.envs(settings.iter().map(|(name, value)| (name, value)));
+        self.start_again();
+    }
+
     /// What this run of the worker has logged.
     pub fn log(&self) -> String {
         self.process.log()

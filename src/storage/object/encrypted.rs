@@ -1,16 +1,17 @@
-//! Encryption at rest round any store: what lies under `sessions/` and `media/` is sealed on its way in.
+//! Encryption at rest round any store: what lies under `sessions/`, `media/` and `quarantine/` is sealed on its way
+//! in.
 //!
 //! Not sealed: `sessions/<id>/lease.json`, which holds names of workers and times, so that a worker with a wrong key
 //! still sees that a session is taken and by whom; and everything else (`temp/`). Names are not sealed either.
 //!
 //! Reading accepts plain objects, so encryption can be switched on over a bucket in use; [`EncryptedStore::rotate`]
 //! then seals what is left. A sealed object is an error without its key, with encryption switched off too: callers
-//! never see ciphertext. The sizes in listings are those of the stored objects, [`OVERHEAD`] more than their content.
+//! never see ciphertext. One that was tampered with is [`ObjectError::Damaged`]. The sizes in listings are those of the stored objects, [`OVERHEAD`] more than their content.
 
 use std::sync::Arc;
 
 use super::{Condition, Object, ObjectError, ObjectInfo, ObjectStore, Place, Version, shown};
-use crate::storage::seal::{KeyId, KeyRing, Sealing};
+use crate::storage::seal::{KeyId, KeyRing, SealError, Sealing};
 
 #[cfg(doc)]
 use crate::storage::seal::OVERHEAD;
@@ -90,7 +91,12 @@ impl EncryptedStore {
     }
 
     fn opened(&self, key: &str, stored: Vec<u8>) -> Result<(Vec<u8>, Sealing), ObjectError> {
-        self.keys.open(key, stored).map_err(|source| ObjectError::Sealed { key: shown(key), source })
+        self.keys.open(key, stored).map_err(|error| match error {
+            SealError::UnknownKey(_) => ObjectError::Sealed { key: shown(key), source: error },
+            SealError::Forged(_) | SealError::BadHeader => {
+                ObjectError::Damaged { key: shown(key), problem: error.to_string() }
+            }
+        })
     }
 
     fn seals(&self, key: &str) -> bool {
@@ -145,7 +151,7 @@ fn is_sealed(key: &str) -> bool {
     SEALED.iter().any(|prefix| key.starts_with(prefix)) && !is_lease
 }
 
-const SEALED: [&str; 2] = ["sessions/", "media/"];
+const SEALED: [&str; 3] = ["sessions/", "media/", "quarantine/"];
 const SEALED_CONTENT_TYPE: &str = "application/octet-stream";
 /// Between reading and replacing an object lie milliseconds, between two writes of the same one seconds.
 const ROTATE_ATTEMPTS: usize = 5;

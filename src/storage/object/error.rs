@@ -127,7 +127,7 @@ pub enum ObjectError {
         /// What was seen.
         problem: String,
     },
-    /// It is encrypted, and does not open.
+    /// It is encrypted with a key that we do not have.
     #[error("object {key}: {source}")]
     Sealed {
         /// Which object, as [`shown`](super::shown).

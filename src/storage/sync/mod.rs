@@ -247,7 +247,7 @@ impl ObjectSync {
         match &result {
             Ok(_) => self.inner.circuit.succeeded(),
             // Of one object, not of the store.
-            Err(ObjectError::Damaged { .. } | ObjectError::BadKey { .. }) => {}
+            Err(ObjectError::Damaged { .. } | ObjectError::Sealed { .. } | ObjectError::BadKey { .. }) => {}
             Err(error) => self.inner.circuit.failed(error, Instant::now()),
         }
         result
