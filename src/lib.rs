@@ -6,13 +6,13 @@
 //! - [`session`]: one account: its thread, its connection, its lifecycle; the registry of all of them.
 //! - [`storage`]: what is kept, and the promise that what was acknowledged is durable.
 //! - [`api`]: the REST face: front door, routes, one file per resource.
-//! - [`commands`]: subcommands beside running a worker.
+//! - [`cli`]: what the program does besides running a worker, for example `doctor`.
 //! - [`sandbox`]: a simulated WhatsApp service with phones, for newcomers and for tests.
 //!
 //! The arrows point one way: `api`, `session` and `storage` know `whatsapp`; `whatsapp` knows none of them.
 
 pub mod api;
-pub mod commands;
+pub mod cli;
 pub mod config;
 mod http_client;
 pub mod log;
@@ -21,5 +21,6 @@ pub mod proxy;
 pub mod sandbox;
 pub mod session;
 pub mod storage;
+pub mod systemd;
 pub mod whatsapp;
 pub mod worker;

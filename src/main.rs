@@ -2,29 +2,29 @@
 
 use std::{io::Write as _, net::Ipv4Addr, process::ExitCode, thread};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     iterator::Signals,
 };
 use whatsapp_worker::{
-    commands,
+    cli::{SUBCOMMANDS, Subcommand},
     config::{Config, SETTINGS},
     log::{init, log_panics},
     sandbox::{Sandbox, SandboxOptions},
+    systemd::Notifier,
     worker::{Sandboxed, Worker},
 };
 
 /// What the arguments ask for.
-#[derive(Debug, PartialEq, Eq)]
 enum Action {
     Run {
         sandbox: bool,
     },
     /// The sandbox without a worker, for workers and other clients in processes of their own.
     SandboxService,
-    /// Brings stored objects under the current encryption key.
-    RotateKey,
+    /// With the arguments behind its name.
+    Subcommand(&'static Subcommand, Vec<String>),
     Help,
     Version,
 }
@@ -36,23 +36,27 @@ enum Stop {
 }
 
 fn main() -> ExitCode {
-    let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
-    match parse_arguments(arguments) {
-        Ok(Action::Help) => print(&help()),
-        Ok(Action::Version) => print(concat!("whatsapp-worker ", env!("CARGO_PKG_VERSION"), "\n")),
-        Ok(Action::Run { sandbox }) => run(sandbox),
-        Ok(Action::SandboxService) => sandbox_service(),
-        Ok(Action::RotateKey) => command(|config| {
-            commands::rotate_key(config, &mut std::io::stdout()).map_err(|error| error.to_string())
-        }),
-        Err(problem) => {
-            eprintln!("whatsapp-worker: {problem}\nTry `whatsapp-worker --help`.");
-            ExitCode::from(2)
-        }
-    }
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let done = parse_arguments(&arguments).and_then(|action| match action {
+        Action::Help => Ok(print(&help())),
+        Action::Version => Ok(print(concat!("whatsapp-worker ", env!("CARGO_PKG_VERSION"), "\n"))),
+        Action::Run { sandbox } => Ok(run(sandbox)),
+        Action::SandboxService => Ok(sandbox_service()),
+        Action::Subcommand(subcommand, rest) => (subcommand.run)(&rest, variables()),
+    });
+    done.unwrap_or_else(|problem| {
+        eprintln!("whatsapp-worker: {problem}\nTry `whatsapp-worker --help`.");
+        ExitCode::from(2)
+    })
 }
 
-fn parse_arguments(arguments: impl Iterator<Item = String>) -> Result<Action, String> {
+fn parse_arguments(arguments: &[String]) -> Result<Action, String> {
+    if let Some((first, rest)) = arguments.split_first()
+        && let Some(subcommand) = SUBCOMMANDS.iter().find(|subcommand| subcommand.name == first)
+    {
+        return Ok(Action::Subcommand(subcommand, rest.to_vec()));
+    }
     let mut action = Action::Run { sandbox: false };
     for argument in arguments {
         match argument.as_str() {
@@ -60,17 +64,21 @@ fn parse_arguments(arguments: impl Iterator<Item = String>) -> Result<Action, St
             "-V" | "--version" => return Ok(Action::Version),
             "--sandbox" => action = Action::Run { sandbox: true },
             "--sandbox-service" => action = Action::SandboxService,
-            "rotate-key" => action = Action::RotateKey,
             other => return Err(format!("unknown argument `{other}`; settings are environment variables")),
         }
     }
     Ok(action)
 }
 
-fn run(with_sandbox: bool) -> ExitCode {
-    let mut variables: Vec<(String, String)> = std::env::vars_os()
+/// The environment as text.
+fn variables() -> Vec<(String, String)> {
+    std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
-        .collect();
+        .collect()
+}
+
+fn run(with_sandbox: bool) -> ExitCode {
+    let mut variables = variables();
     let (config, warnings) = match Config::from_env(variables.clone()) {
         Ok(checked) => checked,
         Err(problems) => {
@@ -107,34 +115,9 @@ fn run(with_sandbox: bool) -> ExitCode {
     code
 }
 
-/// Runs a subcommand with the configuration of the environment. It tells whether everything is as it should be; an error
-/// is a line for people.
-fn command(run: impl FnOnce(&Config) -> Result<bool, String>) -> ExitCode {
-    let variables = std::env::vars_os()
-        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
-    let config = match Config::from_env(variables) {
-        Ok((config, _)) => config,
-        Err(problems) => {
-            eprintln!("whatsapp-worker: {problems}");
-            return ExitCode::from(2);
-        }
-    };
-    init(config.log_format, &config.log_filter);
-    match run(&config) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(problem) => {
-            eprintln!("whatsapp-worker: {problem}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
 /// Runs the sandbox alone. Its first line of output is JSON: where it is and what clients must trust.
 fn sandbox_service() -> ExitCode {
-    let variables = std::env::vars_os()
-        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
-    let (config, _) = match Config::from_env(variables) {
+    let (config, _) = match Config::from_env(variables()) {
         Ok(checked) => checked,
         Err(problems) => {
             eprintln!("whatsapp-worker: {problems}");
@@ -175,7 +158,17 @@ fn serve(config: &Config, started: impl FnOnce(&Worker)) -> ExitCode {
     match Worker::start(config, failed) {
         Ok(worker) => {
             started(&worker);
-            wait(worker, &stopped)
+            let systemd = Notifier::start(worker.vitals());
+            let reason = stopped.recv();
+            if let Some(systemd) = systemd {
+                systemd.stopping();
+            }
+            worker.stop();
+            match reason {
+                Ok(Stop::Signal) => ExitCode::SUCCESS,
+                // systemd starts us again.
+                Ok(Stop::Failure) | Err(_) => ExitCode::FAILURE,
+            }
         }
         Err(error) => {
             log::error!("{}", with_causes(&error));
@@ -188,16 +181,6 @@ fn serve(config: &Config, started: impl FnOnce(&Worker)) -> ExitCode {
 fn with_causes(error: &dyn std::error::Error) -> String {
     std::iter::successors(error.source(), |error| error.source())
         .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
-
-fn wait(worker: Worker, stopped: &Receiver<Stop>) -> ExitCode {
-    let reason = stopped.recv();
-    worker.stop();
-    match reason {
-        Ok(Stop::Signal) => ExitCode::SUCCESS,
-        // systemd starts us again.
-        Ok(Stop::Failure) | Err(_) => ExitCode::FAILURE,
-    }
 }
 
 /// The first signal stops in order, the second at once.
@@ -217,6 +200,10 @@ fn watch_signals(stop: Sender<Stop>) -> std::io::Result<()> {
 
 fn help() -> String {
     let mut text = String::from(HELP);
+    for Subcommand { name, usage, help, .. } in SUBCOMMANDS {
+        text += &format!("  {name} {usage}\n      {help}\n");
+    }
+    text += "\nSettings are environment variables:\n\n";
     for setting in SETTINGS {
         let name = setting.name;
         let file = if setting.is_secret { " (or name a file in " } else { "" };
@@ -235,15 +222,14 @@ fn print(text: &str) -> ExitCode {
 const HELP: &str = "\
 whatsapp-worker: many WhatsApp accounts in one process, driven over REST
 
-Usage: whatsapp-worker [--sandbox | --sandbox-service | rotate-key]
+Usage: whatsapp-worker [--sandbox | --sandbox-service | SUBCOMMAND …]
 
   --sandbox          also start a simulated WhatsApp with simulated phones and use it
   --sandbox-service  start only that; prints where it is as one line of JSON
-  rotate-key         bring every stored object under STORAGE_ENCRYPTION_KEY; workers may go on meanwhile
   -h, --help         show this text
   -V, --version      show the version
 
-Settings are environment variables:
+Subcommands:
 
 ";
 
@@ -252,18 +238,27 @@ mod tests {
     use super::*;
 
     fn parse(arguments: &[&str]) -> Result<Action, String> {
-        parse_arguments(arguments.iter().map(|argument| (*argument).to_owned()))
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        parse_arguments(&arguments)
     }
 
     #[test]
     fn arguments_are_few_and_unknown_ones_are_refused() {
-        assert_eq!(parse(&[]), Ok(Action::Run { sandbox: false }));
-        assert_eq!(parse(&["--sandbox"]), Ok(Action::Run { sandbox: true }));
-        assert_eq!(parse(&["--sandbox-service"]), Ok(Action::SandboxService));
-        assert_eq!(parse(&["--sandbox", "--help"]), Ok(Action::Help));
-        assert_eq!(parse(&["rotate-key"]), Ok(Action::RotateKey));
-        assert_eq!(parse(&["-V"]), Ok(Action::Version));
-        assert!(parse(&["--port", "1"]).unwrap_err().contains("`--port`"));
+        assert!(matches!(parse(&[]), Ok(Action::Run { sandbox: false })));
+        assert!(matches!(parse(&["--sandbox"]), Ok(Action::Run { sandbox: true })));
+        assert!(matches!(parse(&["--sandbox-service"]), Ok(Action::SandboxService)));
+        assert!(matches!(parse(&["--sandbox", "--help"]), Ok(Action::Help)));
+        assert!(matches!(parse(&["-V"]), Ok(Action::Version)));
+        let Err(problem) = parse(&["--port", "1"]) else { panic!("settings are no arguments") };
+        assert!(problem.contains("`--port`"));
+    }
+
+    #[test]
+    fn a_subcommand_takes_the_arguments_behind_it() {
+        let Ok(Action::Subcommand(found, rest)) = parse(&["doctor", "--json"]) else { panic!("not found") };
+        assert_eq!((found.name, rest.as_slice()), ("doctor", &["--json".to_owned()][..]));
+        let help = help();
+        assert!(SUBCOMMANDS.iter().all(|subcommand| help.contains(subcommand.help)), "{help}");
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! | `come-back`, at the start | `session` | sessions that cannot be had yet | ends by itself | system |
 //! | `wa-<id>`, one per session that is not at rest | `session` | `poll`: its socket and its inbox; the disk through the store's answers | [`Worker::stop`] | 1 MiB virtual, few pages touched |
 //! | `dial-<id>`, for moments | `session` | connect, TLS and websocket handshake, each with a deadline | end by themselves | see `session::desk` |
+//! | `systemd`, only under `Type=notify` | `systemd` | a pause; then the store's and the API's answer (15 s, 5 s) | ends with the process | 128 KiB |
 //! | `sbx-…`, only with `--sandbox` | `sandbox` | see there | [`Sandboxed::stop`] | see there |
 //!
 //! Stop order: the API stops accepting and lets requests under way finish, sessions say goodbye and write exact
@@ -26,7 +27,7 @@ mod sandboxed;
 use std::{
     fs::DirBuilder,
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -48,6 +49,7 @@ use crate::{
         object::{self, Conditions, ObjectError, ObjectStore},
         sync::{ObjectSync, SyncSettings},
     },
+    systemd::{Vitals, is_healthy},
 };
 
 pub use sandboxed::{Sandboxed, SandboxedError};
@@ -121,6 +123,20 @@ impl Worker {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.http.local_addr()
+    }
+
+    /// What systemd is told: whether store and API answer, and how many sessions are connected.
+    #[must_use]
+    pub fn vitals(&self) -> Vitals {
+        let (store, api) = (self.registry.store().clone(), reachable(self.local_addr()));
+        let registry = self.registry.clone();
+        Vitals {
+            is_alive: Box::new(move || store.answers_within(STORE_WAIT) && is_healthy(api)),
+            status: Box::new(move || {
+                let (sessions, connected) = registry.counts();
+                format!("{connected} of {sessions} sessions connected")
+            }),
+        }
     }
 
     /// Stops in order. Takes at most [`STOP_DEADLINE`]; pairings are kept, and sessions that are connected now are
@@ -209,12 +225,23 @@ fn raise_descriptor_limit(config: &Config) {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         warn!("the limit of open files cannot be raised: {error}");
     }
-    let wanted = 2 * config.max_sessions + 6 * config.http.threads + config.http.max_connections + 64;
+    let wanted = descriptors_wanted(config);
     if let Some(limit) = getrlimit(Resource::Nofile).current
         && usize::try_from(limit).is_ok_and(|limit| limit < wanted)
     {
         warn!("{limit} open files are allowed, up to {wanted} may be needed: raise LimitNOFILE");
     }
+}
+
+/// Open files when every session and every connection is in use.
+pub(crate) fn descriptors_wanted(config: &Config) -> usize {
+    2 * config.max_sessions + 6 * config.http.threads + config.http.max_connections + 64
+}
+
+/// Threads when every session is connected: one each and some that dial, and of the API one per request answered at
+/// the same time and one of tiny_http's for it, on both lanes.
+pub(crate) fn threads_wanted(config: &Config) -> usize {
+    config.max_sessions + 4 * config.http.threads + 64
 }
 
 /// Holds keys: for this user only.
@@ -225,6 +252,19 @@ fn make_state_dir(dir: &Path) -> Result<(), StartError> {
         .create(dir)
         .map_err(|source| StartError::StateDir { dir: dir.to_owned(), source })
 }
+
+/// An address that reaches the one listened on from this machine.
+pub(crate) fn reachable(bind: SocketAddr) -> SocketAddr {
+    let ip = match bind.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, bind.port())
+}
+
+/// A disk that is slower than this for a single commit is as good as stuck.
+const STORE_WAIT: Duration = Duration::from_secs(15);
 
 /// What the phone shows under "Linked devices".
 const DEVICE_NAME: &str = "WhatsApp Worker";

@@ -26,6 +26,7 @@ use std::{
     path::Path,
     sync::{Arc, atomic::Ordering},
     thread::{Builder, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use crossbeam_channel::Sender;
@@ -342,6 +343,16 @@ impl LocalStore {
         self.inner.shared.health.error()
     }
 
+    /// Whether the store thread answers in time, be it with an error: it is alive then.
+    #[must_use]
+    pub fn answers_within(&self, wait: Duration) -> bool {
+        let Some(queue) = self.inner.queue.as_ref() else { return false };
+        let until = Instant::now() + wait;
+        let (answer, outcome) = crossbeam_channel::bounded(1);
+        let asked = queue.send_deadline(Job::Call { op: Op::Commit, answer }, until);
+        asked.is_ok() && outcome.recv_deadline(until).is_ok()
+    }
+
     fn finish_deletions(&self) -> Result<(), StoreError> {
         let left = self.reader()?.deleting()?;
         left.into_iter().try_for_each(|session| self.delete_rows(session))
@@ -378,6 +389,14 @@ impl LocalStore {
         let queue = self.inner.queue.as_ref().ok_or(StoreError::Stopped)?;
         queue.send(job).map_err(|_| StoreError::Stopped)
     }
+}
+
+/// Whether a worker uses the state directory now. Changes nothing.
+///
+/// # Errors
+/// When the lock file cannot be opened.
+pub fn is_locked(dir: &Path) -> std::io::Result<bool> {
+    schema::is_locked(dir)
 }
 
 impl Drop for Inner {

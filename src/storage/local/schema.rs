@@ -218,6 +218,15 @@ pub(super) fn lock(dir: &Path) -> Result<DirectoryLock, StoreError> {
     }
 }
 
+/// Whether a worker uses the directory now. Changes nothing.
+pub(super) fn is_locked(dir: &Path) -> std::io::Result<bool> {
+    match fs::File::open(dir.join(LOCK_FILE)) {
+        Ok(file) => Ok(matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Opens the writing connection: creates the file when there is none, else checks it. [`upgrade`] migrates it, after
 /// the journal of an older worker was applied to the schema it was written for.
 pub(super) fn open_writer(dir: &Path) -> Result<Connection, StoreError> {

@@ -3,19 +3,47 @@
 //! Safe while workers run: an object is replaced only if it is still the one that was read. Objects written meanwhile by
 //! workers that already have the new key are left alone.
 
-use std::io::Write;
+use std::{
+    io::{Write, stdout},
+    process::ExitCode,
+};
 
+use super::{Subcommand, Variables};
 use crate::{
     config::Config,
+    log::init,
     storage::object::{ObjectError, open_encrypted},
 };
+
+pub(super) const SUBCOMMAND: Subcommand = Subcommand {
+    name: "rotate-key",
+    usage: "",
+    help: "bring every stored object under STORAGE_ENCRYPTION_KEY; exit code 0 done, 1 some objects were left",
+    run,
+};
+
+fn run(arguments: &[String], variables: Variables) -> Result<ExitCode, String> {
+    if let Some(argument) = arguments.first() {
+        return Err(format!("rotate-key: unknown argument `{argument}`"));
+    }
+    let (config, _) = Config::from_env(variables).map_err(|problems| problems.to_string())?;
+    init(config.log_format, &config.log_filter);
+    Ok(match rotate_key(&config, &mut stdout()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("whatsapp-worker: {error}");
+            ExitCode::FAILURE
+        }
+    })
+}
 
 /// Rewrites what is not under `STORAGE_ENCRYPTION_KEY`; without one, back to plain. Tells on `output`. Whether every
 /// object is as it should be now.
 ///
 /// # Errors
 /// [`ObjectError`] when the store cannot be used at all.
-pub fn rotate_key(config: &Config, output: &mut impl Write) -> Result<bool, ObjectError> {
+fn rotate_key(config: &Config, output: &mut impl Write) -> Result<bool, ObjectError> {
     let store = open_encrypted(&config.storage)?;
     // What reads the output may have gone; the work goes on.
     let mut say = |line: String| drop(writeln!(output, "{line}"));
