@@ -107,6 +107,34 @@ fn clocks_that_differ_are_told_with_the_difference() {
 }
 
 #[test]
+fn a_bucket_over_its_quota_is_full() {
+    let small = S3Config {
+        access_key: "small-key".to_owned(),
+        secret_key: Secret::new("small-secret"),
+        ..radosgw().config("small-bucket")
+    };
+    let store = open(&small);
+    let refused = (0..20).find_map(|number| store.put(&format!("object-{number}"), b"x", "text/plain").err());
+    let error = refused.expect("three objects are the limit");
+    assert!(matches!(error, ObjectError::Full { .. }) && error.is_transient(), "{error}");
+    assert_says(&error, &["QuotaExceeded", "quota"]);
+}
+
+#[test]
+fn a_key_that_may_not_use_the_bucket_is_denied() {
+    open(&radosgw().config("of-tester")).put("a", b"1", "text/plain").unwrap();
+    let stranger = S3Config {
+        access_key: "small-key".to_owned(),
+        secret_key: Secret::new("small-secret"),
+        ..radosgw().config("of-tester")
+    };
+    let error = open(&stranger).get("a").err().unwrap();
+    assert!(matches!(error, ObjectError::Denied { .. }), "{error}");
+    assert_says(&error, &["AccessDenied"]);
+    assert!(!error.is_transient());
+}
+
+#[test]
 fn a_stopped_server_is_unreachable_and_has_everything_when_it_is_back() {
     let mut own = OwnMinio::start();
     let store = open(&own.server.config("stopped"));

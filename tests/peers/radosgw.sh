@@ -3,7 +3,8 @@
 #
 #   radosgw.sh <empty folder> <port of the gateway> <two more free ports>
 #
-# Prints `ready` once it serves user `tester` with key `tester-key` and secret `tester-secret`. Ends, and kills what it
+# Prints `ready` once it serves user `tester` with key `tester-key` and secret `tester-secret`, and user `small` (the
+# same with `small`), whose buckets take 3 objects. Ends, and kills what it
 # started, when its standard input ends. Everything listens on 127.0.0.1.
 set -euo pipefail
 folder=$1 port=$2 v2=$3 v1=$4
@@ -50,6 +51,7 @@ admin socket = $folder/\$name.asok
 rgw frontends = beast endpoint=127.0.0.1:$port tcp_nodelay=1
 rgw data = $folder/rgw
 rgw dns name = localhost
+rgw bucket quota ttl = 0
 END
 mkdir -p mon osd rgw
 {
@@ -75,6 +77,12 @@ done
 start radosgw -n client.rgw -f
 timeout 90 radosgw-admin -n client.rgw user create --uid tester --display-name tester \
     --access-key tester-key --secret-key tester-secret >>setup.log 2>&1
+{
+    radosgw-admin -n client.rgw user create --uid small --display-name small \
+        --access-key small-key --secret-key small-secret
+    radosgw-admin -n client.rgw quota set --uid small --quota-scope bucket --max-objects 3
+    radosgw-admin -n client.rgw quota enable --uid small --quota-scope bucket
+} >>setup.log 2>&1
 for _ in $(seq 240); do
     if (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
         echo ready

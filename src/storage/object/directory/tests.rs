@@ -105,3 +105,26 @@ fn a_folder_that_cannot_be_made_is_told_with_its_name() {
     let error = DirectoryStore::open(&dir.path().join("file/objects")).err().unwrap();
     assert!(error.to_string().contains("file/objects"), "{error}");
 }
+
+#[test]
+#[ignore = "mounts a small tmpfs: `tests/run --step mounts` runs it"]
+fn a_full_disk_is_told_and_what_was_there_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount =
+        |command: &mut std::process::Command| assert!(command.status().unwrap().success(), "needs root");
+    mount(
+        std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(dir.path()),
+    );
+    let store = DirectoryStore::open(&dir.path().join("objects")).unwrap();
+    let version = store.put("sessions/a/creds.json", &[1; 300_000], "application/json").unwrap();
+    for _ in 0..3 {
+        let error = store.put("sessions/a/creds.json", &[2; 900_000], "application/json").unwrap_err();
+        assert!(matches!(error, ObjectError::Full { .. }) && error.is_transient(), "{error}");
+    }
+    let kept = store.get("sessions/a/creds.json").unwrap().unwrap();
+    assert_eq!((kept.bytes, &kept.version), (vec![1; 300_000], &version));
+    // What the failures wrote is gone: there is room for something smaller.
+    store.put_if("sessions/a/creds.json", &[3; 500_000], &Condition::Is(version)).unwrap().unwrap();
+    drop(store);
+    mount(std::process::Command::new("umount").arg("-l").arg(dir.path()));
+}

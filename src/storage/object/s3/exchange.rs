@@ -22,7 +22,7 @@ use super::{
     super::{ObjectError, Place},
     answer::{self, Refusal},
 };
-use crate::config::S3Config;
+use crate::config::{S3Config, Secret};
 
 /// A request, before it is signed.
 pub(super) struct Request<'a> {
@@ -83,7 +83,7 @@ pub(super) struct Exchange {
     host: String,
     region: Region,
     access_key: String,
-    secret_key: String,
+    secret_key: Secret,
 }
 
 impl Exchange {
@@ -108,7 +108,7 @@ impl Exchange {
             host,
             region,
             access_key: config.access_key.clone(),
-            secret_key: config.secret_key.as_str().to_owned(),
+            secret_key: config.secret_key.clone(),
         })
     }
 
@@ -195,7 +195,7 @@ impl Exchange {
         let canonical =
             signing::canonical_request(request.method.as_str(), &url, &headers, &digest).map_err(bad)?;
         let text = signing::string_to_sign(&now, &self.region, &canonical).map_err(bad)?;
-        let key = signing::signing_key(&now, &self.secret_key, &self.region, "s3").map_err(bad)?;
+        let key = signing::signing_key(&now, self.secret_key.as_str(), &self.region, "s3").map_err(bad)?;
         let signature = hmac_hex(&key, text.as_bytes());
         let names = signing::signed_header_string(&headers);
         let authorization =
