@@ -3,6 +3,8 @@
 //! The contract is the documentation of `ObjectStore`. What only an S3 server can show (wrong keys, broken answers, a
 //! server that is down) is in `object_s3.rs`.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 mod common;
 
 use std::{

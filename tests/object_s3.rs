@@ -1,6 +1,8 @@
 //! The S3 store where things go wrong: wrong keys, a missing bucket, TLS, clocks, a server that is down, answers that are
 //! cut, lost, late or wrong, and a server that ignores conditions.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 mod common;
 
 use std::{
