@@ -286,9 +286,9 @@ impl ObjectSync {
     /// Another worker has the session.
     fn lose(&self, key: SessionKey) {
         let Some(held) = self.held().remove(&key) else { return };
-        let worker = match self.holder(&held.id) {
-            Ok(Some((worker, _))) => worker,
-            Ok(None) | Err(_) => "unknown".to_owned(),
+        let worker = match self.ask(|store| lease::read(store, &held.id)) {
+            Ok(Found::Lease(lease, _)) => lease.worker_id,
+            Ok(Found::None | Found::Damaged(..)) | Err(_) => "unknown".to_owned(),
         };
         log::warn!("session {}: taken over by worker {worker}; it stops here", held.id);
         self.inner.counts.lost.add(1);

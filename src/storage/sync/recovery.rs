@@ -96,7 +96,11 @@ impl ObjectSync {
         let files = self.fetch_account(id)?;
         let local = &self.inner.local;
         let mut superseded = Vec::new();
-        match baileys::load(files.iter().cloned(), freshness) {
+        let loaded = match files.is_empty() {
+            true => Err(LoadError::NoCreds),
+            false => baileys::load(files.iter().cloned(), freshness),
+        };
+        match loaded {
             Ok(loaded) => {
                 self.report_refused(id, &files, &loaded.report.refused);
                 let mark = freshness == Freshness::Stale || !loaded.superseded.is_empty();

@@ -135,7 +135,7 @@ impl ObjectSync {
         }
     }
 
-    fn sweep_once(&self) -> Result<(), CustodyError> {
+    pub(super) fn sweep_once(&self) -> Result<(), CustodyError> {
         let is_old = |object: &ObjectInfo, age: Duration| object.modified_ms + millis(age) < now_ms();
         let temp = self.ask(|store| store.list(layout::TEMP))?;
         self.delete_all(

@@ -4,6 +4,7 @@ mod crash;
 mod disk;
 mod history;
 mod log;
+mod objects;
 mod outbox;
 mod queue;
 mod sealing;
