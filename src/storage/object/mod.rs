@@ -3,7 +3,7 @@
 //! [`ObjectStore`] is five verbs, blocking. [`directory::DirectoryStore`] keeps one file per key, [`s3::S3Store`] talks
 //! to a bucket, [`memory::MemoryObjects`] keeps nothing and is for tests; [`encrypted::EncryptedStore`] goes round any
 //! of them. What a caller may rely on is written at the trait; the same tests (`tests/object_contract.rs`) hold every
-//! implementation to it. [`open`] makes the one that the settings ask for, [`self_test`] tries it.
+//! implementation to it. [`open`] makes the one that the settings ask for, [`self_test()`] tries it.
 //!
 //! A key is `/`-separated names (`sessions/<id>/lease.json`), see [`check_key`]. Nothing here knows what is in an
 //! object, who owns it or when it is written.
@@ -28,7 +28,7 @@ pub use self_test::{Conditions, self_test};
 ///   dies. What `put` and `put_if` acknowledged is durable.
 /// - **Read your writes.** What was acknowledged is in every later `get` and `list`.
 /// - **Conditions are atomic**, between threads, processes and machines, unless the store ignores them:
-///   [`self_test`] finds out.
+///   [`self_test()`] finds out.
 /// - **A key is no folder.** With an object `a` there is none `a/b`: stores answer that with an error or allow it, and
 ///   callers do not try.
 ///

@@ -1,7 +1,7 @@
 //! Objects in a bucket: MinIO, Ceph radosgw, or another server that speaks S3. Path-style addresses.
 //!
 //! rust-s3 signs requests and knows the shape of listings; requests go out through our own pooled agent
-//! ([`crate::http_client`]), because rust-s3 by itself opens a connection per call, cannot trust a private authority,
+//! (`crate::http_client`), because rust-s3 by itself opens a connection per call, cannot trust a private authority,
 //! and with TLS brings a second provider. Of its features only `sync` is on: without one of its HTTP backends it does
 //! not compile, and this one (attohttpc, built without TLS) is the smallest. It is linked and never called.
 //!
@@ -9,7 +9,7 @@
 //! - `answer`: what an answer or its absence means.
 //! - `listing`: pages of a listing.
 //!
-//! **Retries.** `get`, `list`, `put` and `delete` may be done twice, so they are tried up to [`exchange::ATTEMPTS`]
+//! **Retries.** `get`, `list`, `put` and `delete` may be done twice, so they are tried up to three
 //! times while the trouble may pass. `put_if` is tried again only when the request certainly did not arrive: otherwise
 //! the second try would meet the first one's object and report a lost race that was won. Its error means: read it.
 //!
