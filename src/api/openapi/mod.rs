@@ -5,6 +5,7 @@
 
 mod codes;
 mod operation;
+mod page;
 mod schemas;
 
 use std::sync::OnceLock;
@@ -25,6 +26,19 @@ pub(super) fn json() -> Answer {
     let text = TEXT.get_or_init(|| serde_json::to_vec(&document()).unwrap_or_default());
     Ok(Response::bytes(200, "application/json", text.clone()))
 }
+
+/// `GET /docs`.
+#[expect(clippy::unnecessary_wraps, reason = "every handler has this shape")]
+pub(super) fn html() -> Answer {
+    static PAGE: OnceLock<String> = OnceLock::new();
+    let page = PAGE.get_or_init(|| page::page(&document()));
+    let response = Response::bytes(200, "text/html; charset=utf-8", page.clone().into_bytes());
+    Ok(response.with_header("Content-Security-Policy", PAGE_POLICY))
+}
+
+/// The page has its style in itself and needs nothing else.
+const PAGE_POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
 /// The whole document.
 fn document() -> Value {

@@ -64,6 +64,21 @@ const NOT_ERRORS: &[&str] = &[
     "SEEN",
 ];
 
+#[test]
+fn the_page_shows_every_route_and_every_error_word_and_loads_nothing() {
+    let page = page::page(&document());
+    for route in routes::all() {
+        let path = format!("<span class=\"path\">{}</span>", route.path);
+        assert!(page.contains(&path), "{}", route.path);
+        for code in (route.doc)().codes() {
+            assert!(page.contains(&format!("<code>{}</code>", code.word)), "{}", code.word);
+        }
+    }
+    for foreign in ["<script", "<link", "<img", "src=", "url(", "@import", "http://", "https://"] {
+        assert!(!page.contains(foreign), "the page holds {foreign}");
+    }
+}
+
 /// Error words are the only quoted words of capitals in the sources of the API, names of methods aside.
 fn words_in(source: &str) -> BTreeSet<String> {
     let (code, _) = source.split_once("#[cfg(test)]").unwrap_or((source, ""));
