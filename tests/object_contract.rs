@@ -193,6 +193,10 @@ fn a_prefix_may_end_anywhere_and_lists_in_byte_order(subject: &Subject) {
     assert_eq!(subject.names("user1"), ["user1-x/a", "user1/a/deep", "user1/b", "user10/a"]);
     assert_eq!(subject.names("user2"), ["user2"]);
     assert!(subject.names("user3").is_empty() && subject.names("user2/").is_empty());
+    let folders = |name: &str| subject.store.folders(&format!("{}{name}", subject.folder)).unwrap();
+    assert_eq!(folders(""), ["User1", "user1", "user1-x", "user10"]);
+    assert_eq!(folders("user1/"), ["a"]);
+    assert!(folders("user3/").is_empty());
     let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
     for info in subject.store.list(&subject.folder).unwrap() {
         let name = info.key.strip_prefix(&subject.folder).unwrap();

@@ -138,6 +138,10 @@ impl ObjectStore for EncryptedStore {
         self.inner.list(prefix)
     }
 
+    fn folders(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
+        self.inner.folders(prefix)
+    }
+
     fn place(&self) -> Place {
         self.inner.place()
     }

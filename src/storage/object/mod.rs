@@ -74,6 +74,7 @@ pub trait ObjectStore: Send + Sync {
         let objects = self.list(prefix)?;
         let names = objects.iter().filter_map(|object| object.key.strip_prefix(prefix)?.split_once('/'));
         let mut names: Vec<String> = names.map(|(name, _)| name.to_owned()).collect();
+        names.sort_unstable();
         names.dedup();
         Ok(names)
     }

@@ -194,7 +194,9 @@ impl ObjectSync {
             if due.is_empty() {
                 continue;
             }
-            in_parallel(due, PARALLEL, |key| drop(self.renew(key)));
+            in_parallel(due, PARALLEL, |key| {
+                self.renew(key);
+            });
             self.note_alive();
         }
     }

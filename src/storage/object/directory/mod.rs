@@ -171,6 +171,25 @@ impl ObjectStore for DirectoryStore {
         Ok(found)
     }
 
+    fn folders(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
+        let folder = prefix.trim_end_matches('/');
+        check_key(folder)?;
+        let entries = match fs::read_dir(self.root.join(folder)) {
+            Ok(entries) => entries,
+            Err(error) if is_absent(&error) => return Ok(Vec::new()),
+            Err(error) => return Err(self.failed(error)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| self.failed(error))?;
+            if entry.file_type().map_err(|error| self.failed(error))?.is_dir() {
+                names.extend(entry.file_name().into_string().ok());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
     fn place(&self) -> Place {
         Place(self.root.display().to_string())
     }

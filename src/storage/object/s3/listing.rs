@@ -16,6 +16,8 @@ use super::{
 /// One page.
 pub(super) struct Page {
     pub(super) objects: Vec<ObjectInfo>,
+    /// Prefixes up to the next slash, of a query for folders.
+    pub(super) folders: Vec<String>,
     /// Where the next one begins.
     pub(super) next: Option<String>,
 }
@@ -25,6 +27,11 @@ pub(super) fn query(prefix: &str, token: Option<&str>) -> String {
     let token =
         token.map_or(String::new(), |token| format!("continuation-token={}&", uri_encode(token, true)));
     format!("{token}encoding-type=url&list-type=2&prefix={}", uri_encode(prefix, true))
+}
+
+/// The query for a page of what is directly below a prefix.
+pub(super) fn query_folders(prefix: &str, token: Option<&str>) -> String {
+    query(prefix, token).replacen("encoding-type=", "delimiter=%2F&encoding-type=", 1)
 }
 
 pub(super) fn parse(body: &[u8]) -> Result<Page, String> {
@@ -40,11 +47,15 @@ pub(super) fn parse(body: &[u8]) -> Result<Page, String> {
         Ok(ObjectInfo { key, size: object.size, modified_ms, version })
     });
     let objects = objects.collect::<Result<_, &str>>().map_err(|error| bad(&error))?;
+    let folders = result.common_prefixes.unwrap_or_default().into_iter().map(|folder| {
+        if is_encoded { decode(&folder.prefix).ok_or("a key is no UTF-8") } else { Ok(folder.prefix) }
+    });
+    let folders = folders.collect::<Result<_, &str>>().map_err(|error| bad(&error))?;
     let next = result.next_continuation_token.filter(|token| result.is_truncated && !token.is_empty());
     if result.is_truncated && next.is_none() {
         return Err(bad(&"it is cut short and does not say where it goes on"));
     }
-    Ok(Page { objects, next })
+    Ok(Page { objects, folders, next })
 }
 
 /// Blanks may be `+`; a plus is `%2B` then.
@@ -100,6 +111,20 @@ mod tests {
         assert_eq!((object.key.as_str(), object.size, object.version.as_str()), ("a/b c+ü", 7, "abc"));
         assert_eq!(object.modified_ms, 1_767_323_045_678);
         assert_eq!(page.next, None);
+    }
+
+    #[test]
+    fn folders_are_what_is_common_up_to_the_next_slash() {
+        let folder = "<EncodingType>url</EncodingType><IsTruncated>false</IsTruncated>\
+            <CommonPrefixes><Prefix>sessions/a%2Bb/</Prefix></CommonPrefixes>\
+            <CommonPrefixes><Prefix>sessions/c/</Prefix></CommonPrefixes>";
+        assert_eq!(page(folder).unwrap().folders, ["sessions/a+b/", "sessions/c/"]);
+        assert!(page("<IsTruncated>false</IsTruncated>").unwrap().folders.is_empty());
+        let query = query_folders("sessions/", Some("t"));
+        assert_eq!(
+            query,
+            "continuation-token=t&delimiter=%2F&encoding-type=url&list-type=2&prefix=sessions%2F"
+        );
     }
 
     #[test]

@@ -248,26 +248,57 @@ impl ObjectStore for S3Store {
 
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, ObjectError> {
         let mut found = Vec::new();
-        let mut token = None;
-        loop {
-            let query = listing::query(prefix, token.as_deref());
-            let request = Request { query, ..Request::new(Method::GET, "") };
-            let answer = self.exchange.send(&request).map_err(|refusal| refusal.into_error(&self.place))?;
-            let page = listing::parse(&answer.body).map_err(|problem| self.other(problem))?;
-            found.extend(page.objects.into_iter().filter(|info| info.key.starts_with(prefix)));
-            match page.next {
-                None => break,
-                next if next == token => return Err(self.other("the listing does not advance".to_owned())),
-                next => token = next,
-            }
-        }
+        self.pages(
+            |token| listing::query(prefix, token),
+            |page| {
+                found.extend(page.objects.into_iter().filter(|info| info.key.starts_with(prefix)));
+            },
+        )?;
         found.sort_by(|a, b| a.key.cmp(&b.key));
         found.dedup_by(|a, b| a.key == b.key);
         Ok(found)
     }
 
+    fn folders(&self, prefix: &str) -> Result<Vec<String>, ObjectError> {
+        let mut found = Vec::new();
+        self.pages(
+            |token| listing::query_folders(prefix, token),
+            |page| {
+                let names =
+                    page.folders.iter().filter_map(|folder| folder.strip_prefix(prefix)?.strip_suffix('/'));
+                found.extend(names.map(str::to_owned));
+            },
+        )?;
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+
     fn place(&self) -> Place {
         self.place.clone()
+    }
+}
+
+impl S3Store {
+    /// All pages of a listing, in order.
+    fn pages(
+        &self,
+        query: impl Fn(Option<&str>) -> String,
+        mut take: impl FnMut(listing::Page),
+    ) -> Result<(), ObjectError> {
+        let mut token: Option<String> = None;
+        loop {
+            let request = Request { query: query(token.as_deref()), ..Request::new(Method::GET, "") };
+            let answer = self.exchange.send(&request).map_err(|refusal| refusal.into_error(&self.place))?;
+            let mut page = listing::parse(&answer.body).map_err(|problem| self.other(problem))?;
+            let next = page.next.take();
+            take(page);
+            match next {
+                None => return Ok(()),
+                next if next == token => return Err(self.other("the listing does not advance".to_owned())),
+                next => token = next,
+            }
+        }
     }
 }
 
