@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by `tests/run`: cargo-deb, which makes the Debian package, under target/tools/cargo-deb.
 cargo_deb_version=3.8.0
 cargo_deb=target/tools/cargo-deb/bin/cargo-deb
