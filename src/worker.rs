@@ -31,7 +31,7 @@ use std::{
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use log::{info, warn};
@@ -106,8 +106,8 @@ impl Worker {
         raise_descriptor_limit(config);
         make_state_dir(&config.state_dir)?;
         let store = LocalStore::open_with_keys(&config.state_dir, config.storage.keys.clone())?;
-        let objects = open_objects(config)?;
-        let sync = ObjectSync::start(objects, store.clone(), sync_settings(config))?;
+        let (objects, proven) = open_objects(config)?;
+        let sync = ObjectSync::start(objects, store.clone(), sync_settings(config, proven))?;
         let registry =
             Registry::open_synced(store, session_settings(config), sync).map_err(StartError::Sessions)?;
         let api = Api::new(registry.clone(), ApiSettings::from(config));
@@ -161,11 +161,19 @@ impl Worker {
     }
 }
 
-/// Opens the object store and tries it. One that does not answer is no reason not to start.
-fn open_objects(config: &Config) -> Result<Arc<dyn ObjectStore>, StartError> {
+/// Opens the object store and tries it; whether it keeps conditions for certain. One that does not answer is no reason
+/// not to start.
+fn open_objects(config: &Config) -> Result<(Arc<dyn ObjectStore>, bool), StartError> {
     let objects = object::open(&config.storage)?;
-    match object::self_test(&*objects) {
-        Ok(Conditions::Enforced) => {}
+    let begun = Instant::now();
+    let mut tried = object::self_test(&*objects);
+    for _ in 1..SELF_TESTS {
+        if tried.as_ref().is_err_and(ObjectError::is_transient) && begun.elapsed() < Duration::from_secs(1) {
+            tried = object::self_test(&*objects);
+        }
+    }
+    match tried {
+        Ok(Conditions::Enforced) => return Ok((objects, true)),
         Ok(Conditions::Ignored { how }) if config.storage.sync.shared => {
             return Err(StartError::Conditions { how });
         }
@@ -175,14 +183,15 @@ fn open_objects(config: &Config) -> Result<Arc<dyn ObjectStore>, StartError> {
         Err(error) if error.is_transient() => warn!("starting without the object store: {error}"),
         Err(error) => return Err(error.into()),
     }
-    Ok(objects)
+    Ok((objects, false))
 }
 
-fn sync_settings(config: &Config) -> SyncSettings {
+fn sync_settings(config: &Config, proven: bool) -> SyncSettings {
     let sync = &config.storage.sync;
     SyncSettings {
         worker_id: config.worker_id.clone(),
         shared: sync.shared,
+        proven,
         single_worker: sync.single_worker,
         lease_ttl: sync.lease_ttl,
         delay: UPLOAD_DELAY,
@@ -281,6 +290,9 @@ const UPLOADS_DEADLINE: Duration = Duration::from_secs(20);
 /// What a stop takes at the longest, the store's last commit aside.
 pub const STOP_DEADLINE: Duration =
     HTTP_DEADLINE.saturating_add(SESSIONS_DEADLINE).saturating_add(UPLOADS_DEADLINE);
+
+/// Tries at the start, as long as trouble comes quickly.
+const SELF_TESTS: usize = 3;
 
 /// What a lost disk costs: changes that are younger than this, about.
 const UPLOAD_DELAY: Duration = Duration::from_millis(1500);

@@ -82,6 +82,7 @@ fn open(dir: &Path) -> (LocalStore, ObjectSync) {
     let settings = SyncSettings {
         worker_id: "bench".to_owned(),
         shared: false,
+        proven: true,
         single_worker: true,
         lease_ttl: Duration::from_secs(45),
         delay: Duration::from_millis(1500),

@@ -16,9 +16,12 @@ use std::{
 
 use common::{
     await_texts,
-    durable::{Home, await_uploaded, metric},
+    durable::{Home, await_uploaded, chat_both_ways, metric, take_over},
     eventually, exchange,
-    objects::OwnMinio,
+    objects::{
+        OwnMinio,
+        careless::{Careless, Carelessness},
+    },
     proxy::{Fault, FaultProxy, Plan},
     sandbox::Sandbox,
     worker::{Worker, chat},
@@ -138,9 +141,13 @@ impl Harmed {
     }
 
     fn worker(&self, sandbox: &Sandbox) -> Worker {
+        self.worker_named(sandbox, "a")
+    }
+
+    fn worker_named(&self, sandbox: &Sandbox, name: &str) -> Worker {
         let config = self.minio.server.config_at(self.proxy.address, "sessions-of-tests");
         let settings = [
-            ("WORKER_ID", "a"),
+            ("WORKER_ID", name),
             ("MINIO_ENDPOINT", &config.endpoint),
             ("MINIO_BUCKET_NAME", &config.bucket),
             ("MINIO_ACCESS_KEY", &config.access_key),
@@ -149,6 +156,58 @@ impl Harmed {
         ];
         Worker::start_with(sandbox, &settings)
     }
+}
+
+#[test]
+fn two_workers_on_one_bucket_hand_a_killed_ones_session_over() {
+    let (sandbox, harmed) = (sandbox(), Harmed::new());
+    let mut a = harmed.worker_named(&sandbox, "a");
+    a.link(&sandbox, "alice", ALICE);
+    chat_both_ways(&sandbox, &a, "alice", ALICE, CAROL, "first");
+    await_uploaded(&a);
+    let b = harmed.worker_named(&sandbox, "b");
+    b.create("alice");
+    let (status, answer) = b.ask("POST", "/session/alice/connect", Some(&json!({})));
+    assert_eq!((status, &answer["details"]["workerId"]), (409, &json!("a")), "{answer}");
+    a.kill();
+    let took = take_over(&b, "alice");
+    assert!(took < Duration::from_secs(60), "{took:?}");
+    chat_both_ways(&sandbox, &b, "alice", ALICE, CAROL, "second");
+    assert_eq!(b.history("alice").len(), 4);
+    a.start_again();
+    eventually("the first worker keeps off", || (a.status("alice") == "error").then_some(()));
+    chat_both_ways(&sandbox, &b, "alice", ALICE, CAROL, "third");
+    b.post("/session/alice/release", &json!({}));
+    take_over(&a, "alice");
+    chat_both_ways(&sandbox, &a, "alice", ALICE, CAROL, "fourth");
+    sandbox.assert_no_violations();
+}
+
+#[test]
+fn a_bucket_that_ignores_conditions_is_not_shared() {
+    let careless = Careless::start(Carelessness::Ignores);
+    let config = careless.server.config("sessions-of-tests");
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [
+        ("WORKER_PORT", "0"),
+        ("MINIO_ENDPOINT", &config.endpoint),
+        ("MINIO_ACCESS_KEY", &config.access_key),
+        ("MINIO_SECRET_KEY", config.secret_key.as_str()),
+    ];
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_whatsapp-worker"))
+        .envs(settings)
+        .env("STATE_DIR", dir.path().join("state"))
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{log}");
+    assert!(log.contains("ignores conditional writes") && log.contains("STORAGE_SINGLE_WORKER"), "{log}");
+    let sandbox = sandbox();
+    let alone = [&settings[1..], &[("STORAGE_SINGLE_WORKER", "true")]].concat();
+    let worker = Worker::start_with(&sandbox, &alone);
+    worker.link(&sandbox, "alice", ALICE);
+    chat_both_ways(&sandbox, &worker, "alice", ALICE, CAROL, "alone");
+    await_uploaded(&worker);
 }
 
 #[test]

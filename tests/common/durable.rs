@@ -93,7 +93,7 @@ pub fn await_uploaded(worker: &Worker) {
 /// Connects a session on a worker as soon as it may; how long that took. Never by a QR.
 pub fn take_over(worker: &Worker, session: &str) -> Duration {
     let begun = Instant::now();
-    worker.create(session);
+    worker.post("/session/create", &json!({ "sessionId": session, "userId": "tester" }));
     eventually(&format!("{session} is connected without a QR"), || {
         let (status, answer) = worker.ask("POST", &format!("/session/{session}/connect"), Some(&json!({})));
         let state = &answer["data"]["status"];

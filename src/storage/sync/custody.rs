@@ -6,7 +6,7 @@
 //! nothing of ours is written any more, because every batch of uploads proves the lease first.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,7 @@ use super::{
 use crate::storage::{
     baileys::Freshness,
     local::LeaseRow,
-    object::{ObjectError, ObjectStore, Version},
+    object::{Conditions, ObjectError, ObjectStore, Version, self_test},
 };
 
 /// A lease of ours.
@@ -307,12 +307,41 @@ impl ObjectSync {
         if !circuit.allows(Instant::now()) {
             return Err(CustodyError::Unreachable(circuit.error().unwrap_or_default()));
         }
-        let taken = self.take(&*self.inner.store, id, row);
+        let (begun, mut tries) = (Instant::now(), 1);
+        let taken = loop {
+            let taken = self.prove_conditions().and_then(|()| self.take(&*self.inner.store, id, row));
+            // A kept connection that the store had closed is found out by using it; writing a lease twice is harmless.
+            let again = matches!(taken, Err(CustodyError::Unreachable(_)))
+                && tries < TRIES
+                && begun.elapsed() < QUICK;
+            if !again {
+                break taken;
+            }
+            tries += 1;
+        };
         match &taken {
             Err(CustodyError::Unreachable(error)) => circuit.failed(error, Instant::now()),
             _ => circuit.succeeded(),
         }
         taken
+    }
+
+    /// Without conditions that hold there is no ownership. Asked once, when the start could not.
+    fn prove_conditions(&self) -> Result<(), CustodyError> {
+        if self.inner.proven.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        match self_test(&*self.inner.store)? {
+            Conditions::Enforced => {
+                self.inner.proven.store(true, Ordering::SeqCst);
+                Ok(())
+            }
+            Conditions::Ignored { how } => {
+                let why = format!("the object store ignores conditional writes ({how})");
+                log::error!("{why}; no session is connected unless STORAGE_SINGLE_WORKER=true");
+                Err(CustodyError::Unreachable(why))
+            }
+        }
     }
 
     /// Takes the lease, if it is free or was ours.
@@ -451,5 +480,7 @@ const MARGIN: u64 = 4;
 const RETRY: u32 = 15;
 /// Tries to write a lease while others write it.
 const TRIES: usize = 5;
+/// Errors that come sooner are worth another try at once.
+const QUICK: Duration = Duration::from_secs(1);
 /// How often the leases are looked at.
 const LEASE_TICK: Duration = Duration::from_millis(500);

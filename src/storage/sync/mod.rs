@@ -46,6 +46,8 @@ pub struct SyncSettings {
     pub worker_id: String,
     /// Other workers may use the same store.
     pub shared: bool,
+    /// The object store has shown that it keeps conditions; if not, it is tried before the first lease.
+    pub proven: bool,
     /// Nobody else uses it although somebody could: a lease that cannot be asked for is taken as ours.
     pub single_worker: bool,
     /// A lease lives this long without being renewed.
@@ -121,6 +123,7 @@ struct Inner {
     /// Sessions whose lease is being taken.
     taking: Mutex<HashMap<SessionKey, Arc<Mutex<()>>>>,
     lost: OnceLock<Box<LostListener>>,
+    proven: AtomicBool,
     circuit: Circuit,
     board: Board,
     counts: Counts,
@@ -149,6 +152,7 @@ impl ObjectSync {
             held: Mutex::default(),
             taking: Mutex::default(),
             lost: OnceLock::new(),
+            proven: AtomicBool::new(settings.proven || !settings.shared),
             circuit: Circuit::default(),
             board: Board::default(),
             counts: Counts::default(),

@@ -32,6 +32,7 @@ impl Worker {
         let mut settings = SyncSettings {
             worker_id: name.to_owned(),
             shared: true,
+            proven: false,
             single_worker: false,
             lease_ttl: Duration::from_secs(60),
             delay: Duration::from_millis(20),
