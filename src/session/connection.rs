@@ -13,6 +13,8 @@ use rustls::ClientConnection;
 
 use super::websocket::{Decoder, Encoder, Incoming, WebSocketError};
 
+/// rustls reads into a buffer of at least this size.
+const SMALLEST_READ: usize = 4096;
 /// Bytes that may wait for a slow socket before the session takes nothing more in.
 const MAX_UNSENT_BYTES: usize = 1 << 20;
 /// The send buffer keeps at most this while there is nothing to send.
@@ -62,19 +64,20 @@ impl Connection {
         })
     }
 
-    /// Reads once from the socket and hands on the data in it; whether there may be more.
+    /// Reads once from the socket and hands on the data in it; whether there may be more. A read that did not fill its
+    /// buffer has emptied the socket: what comes later is for `poll` to tell.
     pub(super) fn read(&mut self, mut on_data: impl FnMut(&[u8])) -> Result<bool, ConnectionError> {
         if !self.first.is_empty() {
             let first = std::mem::take(&mut self.first);
             self.decode(&first, &mut on_data)?;
         }
-        match self.tls.read_tls(&mut self.tcp) {
+        let may_be_more = match self.tls.read_tls(&mut self.tcp) {
             Ok(0) => return Err(ConnectionError::Closed),
-            Ok(_) => {}
+            Ok(count) => count >= SMALLEST_READ,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
             Err(error) => return Err(error.into()),
-        }
+        };
         let result = self.tls.process_new_packets();
         let (mut data, mut closed) = (self.drain(&mut on_data)?, false);
         while data > 0 {
@@ -88,7 +91,7 @@ impl Connection {
                 return Err(error.into());
             }
         }
-        if closed { Err(ConnectionError::Closed) } else { Ok(true) }
+        if closed { Err(ConnectionError::Closed) } else { Ok(may_be_more) }
     }
 
     /// Hands on one piece of decrypted bytes; how many they were.

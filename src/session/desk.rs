@@ -17,6 +17,7 @@ use super::{
     backoff::{Backoff, Pace, Permit},
     board::{Board, Qr, SessionSnapshot},
     dial::{DialError, Target},
+    entropy::Entropy,
     mailbox::{Inbox, Mail, Mailbox, Stop},
     report,
     runner::{Exit, Runner},
@@ -38,14 +39,10 @@ use rand_core::{CryptoRngCore, OsRng};
 /// Virtual size; only pages that are touched count.
 const DIAL_STACK_BYTES: usize = 512 << 10;
 
-/// Gives each session's engine its random source: an argument, as the trust root and the clock are.
-pub(super) type Entropy = Box<dyn Fn(&str) -> Box<dyn CryptoRngCore + Send> + Send + Sync>;
-
 /// What all sessions share.
 pub(super) struct Common {
     pub(super) store: LocalStore,
     pub(super) engine: EngineConfig,
-    /// By session id.
     pub(super) entropy: Entropy,
     pub(super) target: Target,
     pub(super) pace: Arc<Pace>,

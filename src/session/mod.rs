@@ -12,6 +12,7 @@ mod connection;
 mod custody;
 mod desk;
 mod dial;
+mod entropy;
 mod handle;
 pub mod lifecycle;
 mod mailbox;

@@ -10,13 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rand_core::OsRng;
-
 use super::{
     SessionHandle, SessionSnapshot, SessionStatus,
     backoff::Pace,
-    desk::{Common, Entropy},
+    desk::Common,
     dial::Target,
+    entropy::{Entropy, Stock},
 };
 use crate::{
     proxy::Proxy,
@@ -107,7 +106,7 @@ impl Registry {
     /// # Errors
     /// One clear line: unreadable store, CA file or URL.
     pub fn open(store: LocalStore, settings: SessionSettings) -> Result<Self, String> {
-        Self::open_with(store, settings, Box::new(|_| Box::new(OsRng)), None)
+        Self::open_with(store, settings, Box::new(|_| Box::<Stock>::default()), None)
     }
 
     /// As [`Registry::open`], with an object store behind the local one: no session connects without its lease, and
@@ -120,7 +119,7 @@ impl Registry {
         settings: SessionSettings,
         sync: ObjectSync,
     ) -> Result<Self, String> {
-        let registry = Self::open_with(store, settings, Box::new(|_| Box::new(OsRng)), Some(sync))?;
+        let registry = Self::open_with(store, settings, Box::new(|_| Box::<Stock>::default()), Some(sync))?;
         registry.watch_leases();
         Ok(registry)
     }

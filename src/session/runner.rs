@@ -71,6 +71,10 @@ pub(super) struct Runner<'a> {
     engine: Engine,
     state: SessionStore,
     link: Link,
+    /// Our place among the sessions that want to dial.
+    turn: Option<Duration>,
+    /// The socket may have bytes for us.
+    readable_socket: bool,
     pipeline: Pipeline,
     replies: HashMap<CommandId, ReplySender>,
     next_command: CommandId,
@@ -91,6 +95,8 @@ impl<'a> Runner<'a> {
             engine,
             state,
             link,
+            turn: None,
+            readable_socket: false,
             pipeline: Pipeline::default(),
             replies: HashMap::new(),
             next_command: 0,
@@ -156,6 +162,7 @@ impl<'a> Runner<'a> {
             Mail::Dialled(number, result) => match (&self.link, *result) {
                 (Link::Dialling { number: current, .. }, Ok(connection)) if *current == number => {
                     self.link = Link::Up { connection: Box::new(connection), since: self.desk.now().mono };
+                    self.readable_socket = true;
                     self.with_engine(Engine::handle_connected);
                 }
                 (Link::Dialling { number: current, .. }, Err(error)) if *current == number => {
@@ -175,7 +182,7 @@ impl<'a> Runner<'a> {
         let now = self.desk.now().mono;
         match &mut self.link {
             Link::Waiting { until, hurried } if *until <= now => {
-                match self.desk.common.pace.ask(self.desk.common.since_start(), *hurried) {
+                match self.desk.common.pace.ask(self.desk.common.since_start(), &mut self.turn, *hurried) {
                     Ok(permit) => {
                         self.desk.hurried = false;
                         self.desk.dials += 1;
@@ -198,8 +205,11 @@ impl<'a> Runner<'a> {
     /// Takes bytes from the socket, unless more work would only pile up; whether more may be there.
     fn read(&mut self) -> Result<bool, Exit> {
         for _ in 0..READS_PER_TURN {
-            let Self { desk, engine, state, link, pipeline, .. } = self;
+            let Self { desk, engine, state, link, pipeline, readable_socket, .. } = self;
             let Link::Up { connection, .. } = link else { return Ok(false) };
+            if !*readable_socket {
+                return Ok(false);
+            }
             if connection.is_choked() || pipeline.is_full() || pipeline.ends_connection() {
                 return Ok(false);
             }
@@ -209,7 +219,10 @@ impl<'a> Runner<'a> {
             });
             match result {
                 Ok(true) => self.obey()?,
-                Ok(false) => return Ok(false),
+                Ok(false) => {
+                    *readable_socket = false;
+                    return Ok(false);
+                }
                 Err(error) => {
                     self.broken(error.to_string())?;
                     return Ok(false);
@@ -462,6 +475,9 @@ impl<'a> Runner<'a> {
             Err(error) => log::error!("session {}: poll failed: {error}", self.desk.id()),
         }
         let woken = fds.first().is_some_and(|fd| !fd.revents().is_empty());
+        self.readable_socket |= fds
+            .get(1)
+            .is_some_and(|fd| fd.revents().intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR));
         waker.awake(woken);
     }
 }

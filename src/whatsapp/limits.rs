@@ -26,11 +26,13 @@ pub(in crate::whatsapp) const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// An IQ without an answer fails after this. Seen: whatsmeow `request.go`, 75 s.
 pub(in crate::whatsapp) const IQ_TIMEOUT: Duration = Duration::from_secs(75);
 /// Time between pings, the shortest and the longest; random in between, so that sessions do not ping in step.
-/// Seen: whatsmeow `keepalive.go`, 20 to 30 s.
+/// Seen: whatsmeow `keepalive.go`, 20 to 30 s; Baileys `socket.js`, 30 s.
 pub(in crate::whatsapp) const PING_INTERVAL: (Duration, Duration) =
-    (Duration::from_secs(20), Duration::from_secs(30));
+    (Duration::from_secs(25), Duration::from_secs(35));
+/// Pings leave at multiples of this.
+pub(in crate::whatsapp) const PING_TICK: Duration = Duration::from_secs(1);
 /// Nothing received for this long after a ping: the socket is dead. Together with the longest [`PING_INTERVAL`] a
-/// dead path is noticed within 50 s, inside the promised 60.
+/// dead path is noticed within 56 s, inside the promised 60.
 pub(in crate::whatsapp) const PONG_TIMEOUT: Duration = Duration::from_secs(20);
 /// Back-off steps a 429 adds to the usual one. Seen: WhatsApp Web through whatsapp-rust.
 pub(in crate::whatsapp) const RATE_LIMIT_EXTRA_STEPS: u32 = 5;

@@ -1,4 +1,4 @@
-//! Is the socket alive? A ping every 20 to 30 s, of its own timer: neither other outstanding IQs nor silent chats
+//! Is the socket alive? A ping every 25 to 35 s, of its own timer: neither other outstanding IQs nor silent chats
 //! have a say. Whatever arrives after a ping proves that the path works. Seen: whatsmeow `keepalive.go` @33cfac51.
 
 use std::time::Duration;
@@ -7,9 +7,17 @@ use super::Engine;
 use crate::whatsapp::{
     ctx::Ctx,
     iq::{IqKind, iq},
-    limits::{PING_INTERVAL, PONG_TIMEOUT},
+    limits::{PING_INTERVAL, PING_TICK, PONG_TIMEOUT},
     timers::Timer,
 };
+
+/// The next whole [`PING_TICK`] of a clock that all sessions share: their pings come together, dozens at a time, and
+/// find the processor awake and its caches warm.
+fn next_tick(at: Duration) -> Duration {
+    let tick = PING_TICK.as_millis();
+    let ticks = at.as_millis().div_ceil(tick);
+    Duration::from_millis(u64::try_from(ticks * tick).unwrap_or(u64::MAX))
+}
 
 impl Engine {
     /// The channel is open: from now on it is watched.
@@ -36,6 +44,6 @@ impl Engine {
         let (shortest, longest) = PING_INTERVAL;
         let spread = f64::from(ctx.rng.next_u32()) / f64::from(u32::MAX);
         let wait: Duration = shortest + (longest - shortest).mul_f64(spread);
-        self.arm(Timer::Ping, ctx.now.mono + wait);
+        self.arm(Timer::Ping, next_tick(ctx.now.mono + wait));
     }
 }

@@ -123,7 +123,6 @@ fn a_client_that_began_with_ik_is_answered_with_the_fallback() {
         ephemeral: Some(ephemeral.public.0.to_vec()),
         r#static: Some(vec![1; 48]),
         payload: Some(vec![2; 40]),
-        ..Default::default()
     };
     let ik = HandshakeMessage { client_hello: Some(ik), ..Default::default() };
     let reply = server.handshake.on_client_hello(&ik.encode_to_vec(), server.ephemeral).unwrap();
