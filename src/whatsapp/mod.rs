@@ -25,7 +25,8 @@ mod groups;
 mod iq;
 mod messages;
 mod pairing;
+pub(crate) mod rows;
 mod timers;
 
 #[cfg(test)]
-mod vectors;
+pub(crate) mod vectors;

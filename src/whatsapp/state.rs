@@ -48,11 +48,14 @@ pub enum Table {
     /// Key = `<sender>/<message id>`: how often we asked for, or answered, a resend. Key = `missing/<message id>`: our
     /// phone is going to be asked for it.
     RetryCount = 16,
+    /// Key = file name: what an auth folder taken over from another program says beyond rows of ours. Never read by the
+    /// engine; goes back into the folder.
+    Foreign = 17,
 }
 
 impl Table {
     /// All tables, for storage code that walks a whole account.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Credentials,
         Self::PreKey,
         Self::SignedPreKey,
@@ -69,6 +72,7 @@ impl Table {
         Self::PushName,
         Self::Chat,
         Self::RetryCount,
+        Self::Foreign,
     ];
 }
 

@@ -10,7 +10,7 @@ pub(in crate::whatsapp) fn read(path: &str) -> Vec<Value> {
 }
 
 /// A field of hex digits.
-pub(in crate::whatsapp) fn bytes(vector: &Value, field: &str) -> Vec<u8> {
+pub(crate) fn bytes(vector: &Value, field: &str) -> Vec<u8> {
     let text = vector[field].as_str().unwrap_or_else(|| panic!("{vector} has no {field}"));
     text.as_bytes()
         .chunks(2)

@@ -10,13 +10,33 @@
 //! A rendered file is exact after a clean stop. While a session runs it stands at the reserved bound of its chains (see
 //! `whatsapp::signal`), which is always safe to go on from as long as it is the newest version.
 
+//! Start with [`name`]: which row lives in which file. `loader` and `renderer` are the two directions, one file per kind
+//! of content below them; `people` tells phone numbers and LIDs apart; `json` is how Baileys writes binary values.
+
+mod app_state;
+mod creds;
+mod identity;
+mod json;
+mod loader;
 mod name;
+mod people;
+mod prekey;
+mod renderer;
+mod sender_key;
+mod session;
+mod token;
+mod worker;
 
 use std::collections::BTreeMap;
 
+pub use creds::CredsError;
+pub use json::FileError;
 pub use name::{FileName, files_of};
 
-use crate::whatsapp::state::{ReadError, StateRead, Write};
+use crate::whatsapp::{
+    jid::Jid,
+    state::{ReadError, StateRead, Write},
+};
 
 /// How a folder came to be what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,19 +51,25 @@ pub enum Freshness {
 /// A folder turned into state rows.
 #[derive(Debug)]
 pub struct Loaded {
+    /// The account: the phone number's JID.
+    pub account: Jid,
+    /// Its LID, when the folder says it.
+    pub lid: Option<Jid>,
+    /// Its own display name.
+    pub name: Option<String>,
     /// The whole account: empties every table, then fills it.
     pub writes: Vec<Write>,
     /// What was found and what was made of it.
     pub report: Report,
-    /// Files whose content lives on under another name (Baileys 6 names sessions differently): to be deleted once the
-    /// rows are stored and their own files written.
+    /// Files whose content lives on under another name (sessions under a phone number whose LID is known; LID sessions
+    /// of Baileys 6, which drops the server): to be deleted once the rows are stored and their own files written.
     pub superseded: Vec<String>,
 }
 
 /// What loading a folder found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Values taken, by kind: `pre-key`, `session`, `sender-key`, ….
+    /// Files taken, by kind: `pre-key`, `session`, `sender-key`, ….
     pub taken: BTreeMap<&'static str, usize>,
     /// Files that could not be taken, with the reason. Costs what the file held, nothing else.
     pub refused: Vec<(String, String)>,
@@ -60,9 +86,12 @@ pub enum LoadError {
     /// There is no `creds.json`.
     #[error("there is no creds.json")]
     NoCreds,
-    /// Being built: nothing is loaded yet.
-    #[error("loading Baileys' files is not built yet")]
-    Unfinished,
+    /// The credentials are damaged, or not those of a linked device.
+    #[error("creds.json cannot be used")]
+    Creds(#[source] CredsError),
+    /// More or larger files than any account has.
+    #[error("the folder is too large to be one account")]
+    TooLarge,
 }
 
 /// A file could not be rendered.
@@ -71,17 +100,29 @@ pub enum RenderError {
     /// The local store failed.
     #[error("cannot render {0}")]
     Read(FileName, #[source] ReadError),
-    /// Being built: nothing is rendered yet.
-    #[error("rendering Baileys' files is not built yet")]
-    Unfinished,
+    /// A row it is made of cannot be read. The file that is there stays.
+    #[error("cannot render {0}: a row it is made of is damaged")]
+    Damaged(FileName),
+    /// No row lives in a file of this name: it is not ours to write or delete.
+    #[error("{0} is not a file this program writes")]
+    NotOurs(FileName),
 }
 
 /// The bytes a file must have now; `None` when it must not exist.
 ///
 /// # Errors
-/// [`RenderError`] when the rows it is made of cannot be read.
-pub fn render(_name: &FileName, _state: &dyn StateRead) -> Result<Option<Vec<u8>>, RenderError> {
-    Err(RenderError::Unfinished)
+/// [`RenderError`]; the file that is there must stay then.
+pub fn render(name: &FileName, state: &dyn StateRead) -> Result<Option<Vec<u8>>, RenderError> {
+    renderer::Renderer { state, name }.render()
+}
+
+/// The names of all files of an account, `creds.json` last: what it is written to completely, in this order. Some of them
+/// may render to `None`.
+///
+/// # Errors
+/// [`RenderError::Read`].
+pub fn names(state: &dyn StateRead) -> Result<Vec<FileName>, RenderError> {
+    renderer::names(state)
 }
 
 /// Turns a folder into state rows. Files come in any order; a damaged file costs what it held and is reported, damaged
@@ -90,8 +131,11 @@ pub fn render(_name: &FileName, _state: &dyn StateRead) -> Result<Option<Vec<u8>
 /// # Errors
 /// [`LoadError`] when there is no usable account in the folder.
 pub fn load(
-    _files: impl Iterator<Item = (String, Vec<u8>)>,
-    _freshness: Freshness,
+    files: impl Iterator<Item = (String, Vec<u8>)>,
+    freshness: Freshness,
 ) -> Result<Loaded, LoadError> {
-    Err(LoadError::Unfinished)
+    loader::load(files, freshness)
 }
+
+#[cfg(test)]
+mod tests;

@@ -63,6 +63,7 @@ pub fn files_of(table: Table, key: &str) -> Vec<FileName> {
         Table::AppStateKey => app_state_key(key).into_iter().collect(),
         Table::PushName => vec![FileName::of(WORKER_NAME, key)],
         Table::Chat => vec![FileName::of(WORKER_CHAT, key)],
+        Table::Foreign => FileName::parse(key).into_iter().collect(),
         // Asked for again when needed; counts of resends mean nothing elsewhere.
         Table::Group | Table::RetryCount => Vec::new(),
     }
@@ -83,6 +84,72 @@ fn app_state_key(key: &str) -> Option<FileName> {
 
 fn user_of(jid: &str) -> &str {
     jid.split('@').next().unwrap_or(jid)
+}
+
+/// What a file holds, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Creds,
+    PreKey,
+    Session,
+    Identity,
+    SenderKey,
+    SenderKeyMemory,
+    LidMapping,
+    DeviceList,
+    TcToken,
+    AppStateKey,
+    WorkerAccount,
+    WorkerSignedPreKey,
+    WorkerName,
+    WorkerChat,
+}
+
+/// Kinds by the beginning of their names; a longer one comes before what it begins with.
+const KINDS: [(&str, Kind); 12] = [
+    ("pre-key-", Kind::PreKey),
+    ("session-", Kind::Session),
+    ("identity-key-", Kind::Identity),
+    ("sender-key-memory-", Kind::SenderKeyMemory),
+    ("sender-key-", Kind::SenderKey),
+    ("lid-mapping-", Kind::LidMapping),
+    ("device-list-", Kind::DeviceList),
+    ("tctoken-", Kind::TcToken),
+    ("app-state-sync-key-", Kind::AppStateKey),
+    ("worker-signed-pre-key-", Kind::WorkerSignedPreKey),
+    ("worker-name-", Kind::WorkerName),
+    ("worker-chat-", Kind::WorkerChat),
+];
+
+impl Kind {
+    /// The kind of a file, and the id in its name as it is written there. `None` for files that are not read.
+    pub(super) fn of(name: &str) -> Option<(Self, &str)> {
+        let stem = name.strip_suffix(".json")?;
+        match stem {
+            "creds" => return Some((Self::Creds, "")),
+            "worker-account" => return Some((Self::WorkerAccount, "")),
+            _ => {}
+        }
+        let found = KINDS.iter().find_map(|(prefix, kind)| Some((*kind, stem.strip_prefix(prefix)?)));
+        found.filter(|(_, id)| !id.is_empty())
+    }
+
+    /// The word reports use.
+    pub(super) fn word(self) -> &'static str {
+        let prefix = KINDS.iter().find(|(_, kind)| *kind == self).map(|(prefix, _)| *prefix);
+        match (self, prefix) {
+            (Self::Creds, _) => "creds",
+            (Self::WorkerAccount, _) => "worker-account",
+            (_, prefix) => prefix.unwrap_or_default().trim_end_matches('-'),
+        }
+    }
+}
+
+/// Row key of a sender key by the id in its file name: `group--user--device` is `group::user.device`.
+pub(super) fn sender_key_parts(id: &str) -> Option<(&str, String)> {
+    let (rest, device) = id.rsplit_once("--")?;
+    let (group, user) = rest.rsplit_once("--")?;
+    Some((group, format!("{user}.{device}")))
 }
 
 pub(super) fn from_hex(text: &str) -> Option<Vec<u8>> {

@@ -67,11 +67,13 @@ pub(in crate::whatsapp) enum DeviceSet {
 
 /// Stored form: ids, and which of them are hosted.
 #[derive(Clone, PartialEq, Message)]
-struct DeviceRecord {
+pub(crate) struct DeviceRecord {
+    /// Device numbers.
     #[prost(uint32, repeated, tag = "1")]
-    ids: Vec<u32>,
+    pub(crate) ids: Vec<u32>,
+    /// Those among them that run at a Cloud-API provider.
     #[prost(uint32, repeated, tag = "2")]
-    hosted: Vec<u32>,
+    pub(crate) hosted: Vec<u32>,
 }
 
 impl DeviceRecord {

@@ -9,7 +9,7 @@ use crate::whatsapp::{
     engine::{Engine, EngineError},
     jid::{Jid, Server},
     messages::pair,
-    signal::Address,
+    signal::{Address, SessionRecord},
     state::{StateRead, Table},
 };
 
@@ -96,7 +96,8 @@ impl Engine {
         Ok(jid.to_user())
     }
 
-    /// A LID/PN pair was seen: stores it both ways and moves Signal state to the LID address.
+    /// A LID/PN pair was seen: stores it both ways and moves sessions and identities to the LID address. Sender keys are
+    /// looked up under both names.
     pub(in crate::whatsapp) fn learn_lid(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -106,24 +107,17 @@ impl Engine {
         self.learn_lids(ctx, std::iter::once((pn, lid)))
     }
 
-    /// Many pairs at once; the tables that must be searched whole are read once.
+    /// Many pairs at once.
     pub(in crate::whatsapp) fn learn_lids<'p>(
         &mut self,
         ctx: &mut Ctx<'_>,
         pairs: impl Iterator<Item = (&'p Jid, &'p Jid)>,
     ) -> Result<(), EngineError> {
-        let mut sender_keys: Option<Vec<String>> = None;
         for (pn, lid) in pairs {
             let Some((pn, lid)) = pair(pn, lid) else { continue };
-            if !self.store_pair(ctx.store, &pn, &lid)? {
-                continue;
+            if self.store_pair(ctx.store, &pn, &lid)? {
+                self.move_records(ctx.store, &pn, &lid)?;
             }
-            self.move_records(ctx.store, &pn, &lid)?;
-            let keys = match &mut sender_keys {
-                Some(keys) => keys,
-                none => none.insert(self.state.keys(ctx.store, Table::SenderKey, "")?),
-            };
-            self.move_sender_keys(ctx.store, &pn, &lid, keys)?;
         }
         Ok(())
     }
@@ -152,12 +146,17 @@ impl Engine {
     /// Moves sessions, identities, device list and token of a user from its PN to its LID.
     fn move_records(&mut self, store: &dyn StateRead, pn: &Jid, lid: &Jid) -> Result<(), EngineError> {
         self.write_back_sessions(pn);
+        self.write_back_sessions(lid);
         for (old, new) in [(pn.clone(), lid.clone()), (hosted(pn), hosted(lid))] {
             for table in [Table::Session, Table::Identity] {
                 let (old, new) = (Address::user_prefix(&old), Address::user_prefix(&new));
                 for key in self.state.keys(store, table, &old)? {
                     let device = key.get(old.len()..).unwrap_or_default();
-                    self.move_value(store, table, &key, &format!("{new}{device}"))?;
+                    let target = format!("{new}{device}");
+                    if table == Table::Session {
+                        self.join_sessions(store, &key, &target)?;
+                    }
+                    self.move_value(store, table, &key, &target)?;
                 }
             }
         }
@@ -167,24 +166,18 @@ impl Engine {
         self.move_value(store, Table::TcToken, &pn.to_string(), &lid.to_string())
     }
 
-    fn move_sender_keys(
-        &mut self,
-        store: &dyn StateRead,
-        pn: &Jid,
-        lid: &Jid,
-        keys: &[String],
-    ) -> Result<(), EngineError> {
-        let old = Address::user_prefix(pn);
-        for key in keys {
-            let Some((group, address)) = key.split_once("::") else { continue };
-            let Some(device) = address.strip_prefix(&old) else { continue };
-            self.write_back_sender_key(key);
-            self.move_value(
-                store,
-                Table::SenderKey,
-                key,
-                &format!("{group}::{}{device}", Address::user_prefix(lid)),
-            )?;
+    /// A device that was written to under both names (Baileys 6 keeps them apart) may still write in either session.
+    fn join_sessions(&mut self, store: &dyn StateRead, old: &str, new: &str) -> Result<(), EngineError> {
+        let (Some(old), Some(known)) =
+            (self.state.get(store, Table::Session, old)?, self.state.get(store, Table::Session, new)?)
+        else {
+            return Ok(());
+        };
+        // A record that cannot be read is left for its own reader to report.
+        if let (Ok(old), Ok(mut record)) = (SessionRecord::decode(&old), SessionRecord::decode(&known))
+            && record.absorb(old).is_ok()
+        {
+            self.state.put(Table::Session, new, record.encode_clean());
         }
         Ok(())
     }

@@ -15,7 +15,9 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use devices::DeviceRecord;
 pub(in crate::whatsapp) use devices::{Device, DeviceSet};
+pub(crate) use tokens::TokenRecord;
 
 use super::{
     binary::Node,

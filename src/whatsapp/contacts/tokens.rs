@@ -28,16 +28,16 @@ const MAX_TOKEN_BYTES: usize = 1024;
 
 /// What is kept per contact.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct TokenRecord {
+pub(crate) struct TokenRecord {
     /// The contact's token for us; empty when none came.
     #[prost(bytes = "vec", tag = "1")]
-    token: Vec<u8>,
+    pub(crate) token: Vec<u8>,
     /// When the contact issued it, Unix seconds.
     #[prost(uint64, tag = "2")]
-    issued_s: u64,
+    pub(crate) issued_s: u64,
     /// When we issued ours to the contact, Unix seconds; 0 = never.
     #[prost(uint64, tag = "3")]
-    sent_s: u64,
+    pub(crate) sent_s: u64,
 }
 
 fn is_valid(issued_s: u64, now_s: u64) -> bool {

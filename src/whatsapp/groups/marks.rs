@@ -25,11 +25,13 @@ pub(super) struct Marks {
 
 /// Stored form.
 #[derive(Clone, PartialEq, Message)]
-struct MarksRecord {
+pub(crate) struct MarksRecord {
+    /// Id of the sender key the devices hold.
     #[prost(uint32, tag = "1")]
-    key_id: u32,
+    pub(crate) key_id: u32,
+    /// Signal addresses.
     #[prost(string, repeated, tag = "2")]
-    devices: Vec<String>,
+    pub(crate) devices: Vec<String>,
 }
 
 impl Engine {

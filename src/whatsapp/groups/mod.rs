@@ -5,6 +5,8 @@ mod marks;
 mod metadata;
 mod notification;
 
+pub(crate) use marks::MarksRecord;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,

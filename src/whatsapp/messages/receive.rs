@@ -283,11 +283,12 @@ impl Engine {
         let (Some(bytes), true, true) = (enc.content_bytes(), enc.has("v", "2"), shared) else {
             return Ok(Err(OpenError::Nack(NACK_UNKNOWN_TYPE)));
         };
-        let sender = self.canonical(ctx.store, &incoming.source.sender)?;
-        let name = sender_key_name(&incoming.source.chat, &Address::from(&sender));
+        // Kept under the name the group's addressing gives the sender, as Baileys does: a folder handed to it reads on.
+        let sender = &incoming.source.sender;
+        let name = sender_key_name(&incoming.source.chat, &Address::from(sender));
         let mut result = self.decrypt_from_group(ctx.store, &name, bytes)?;
         if result.as_ref().is_err_and(is_worth_another_name)
-            && let Some(other) = self.alternate(ctx.store, &sender)?
+            && let Some(other) = self.alternate(ctx.store, sender)?
         {
             let name = sender_key_name(&incoming.source.chat, &Address::from(&other));
             if let Ok(decrypted) = self.decrypt_from_group(ctx.store, &name, bytes)? {
@@ -315,8 +316,8 @@ impl Engine {
             return Ok(());
         };
         let bytes = keys.axolotl_sender_key_distribution_message.as_deref().unwrap_or_default();
-        let address = self.signal_address(ctx.store, &incoming.source.sender)?;
-        if let Err(error) = self.learn_sender_key(ctx.store, &sender_key_name(&group, &address), bytes)? {
+        let name = sender_key_name(&group, &Address::from(&incoming.source.sender));
+        if let Err(error) = self.learn_sender_key(ctx.store, &name, bytes)? {
             log::warn!("a sender key is unusable: {error}");
         }
         Ok(())

@@ -260,15 +260,6 @@ impl Engine {
         }
     }
 
-    /// As [`Engine::write_back_sessions`], for one sender key.
-    pub(in crate::whatsapp) fn write_back_sender_key(&mut self, key: &str) {
-        if let Some(mut slot) = self.messages.records.sender_keys.remove(key)
-            && slot.used
-        {
-            self.state.put(Table::SenderKey, key, slot.record.encode_clean());
-        }
-    }
-
     /// Cached records of all devices of this user are dropped unwritten: the stored ones are being deleted.
     pub(in crate::whatsapp) fn forget_cached_sessions(&mut self, user: &Jid) {
         let prefix = Address::user_prefix(user);

@@ -13,44 +13,44 @@ use crate::whatsapp::{
 
 /// Made before the first connect, completed by pairing. State table `Credentials`, key [`Credentials::KEY`].
 #[derive(Debug, Clone)]
-pub(in crate::whatsapp) struct Credentials {
+pub(crate) struct Credentials {
     /// Noise static pair.
-    pub(in crate::whatsapp) noise: KeyPair,
+    pub(crate) noise: KeyPair,
     /// Signal identity pair.
-    pub(in crate::whatsapp) identity: KeyPair,
+    pub(crate) identity: KeyPair,
     /// 1..=16380.
-    pub(in crate::whatsapp) registration_id: u32,
+    pub(crate) registration_id: u32,
     /// Id of the current signed prekey (the record is in its own table).
-    pub(in crate::whatsapp) signed_prekey_id: u32,
+    pub(crate) signed_prekey_id: u32,
     /// Shared with the phone through the QR; checks the pair-success HMAC.
-    pub(in crate::whatsapp) adv_secret: [u8; 32],
+    pub(crate) adv_secret: [u8; 32],
     /// Next one-time prekey id; only ever grows.
-    pub(in crate::whatsapp) next_prekey_id: u32,
+    pub(crate) next_prekey_id: u32,
     /// First id not yet uploaded.
-    pub(in crate::whatsapp) first_unuploaded_prekey_id: u32,
+    pub(crate) first_unuploaded_prekey_id: u32,
     /// Serialized `ADVSignedDeviceIdentity` with `accountSignatureKey`; goes out as `device-identity`.
-    pub(in crate::whatsapp) account: Option<Vec<u8>>,
+    pub(crate) account: Option<Vec<u8>>,
     /// Our PN JID with device; present once paired.
-    pub(in crate::whatsapp) jid: Option<Jid>,
+    pub(crate) jid: Option<Jid>,
     /// Our LID with device.
-    pub(in crate::whatsapp) lid: Option<Jid>,
+    pub(crate) lid: Option<Jid>,
     /// Our own display name.
-    pub(in crate::whatsapp) push_name: Option<String>,
+    pub(crate) push_name: Option<String>,
     /// Platform of the phone, as it said at pairing.
-    pub(in crate::whatsapp) platform: Option<String>,
+    pub(crate) platform: Option<String>,
     /// Edge-routing bytes, sent back in front of the next connection.
-    pub(in crate::whatsapp) routing_info: Option<Vec<u8>>,
+    pub(crate) routing_info: Option<Vec<u8>>,
     /// 1:1 chats of this account are LID-addressed (protocol-facts 5.2); never lowered except by a new pairing.
-    pub(in crate::whatsapp) lid_migrated: bool,
+    pub(crate) lid_migrated: bool,
     /// Salt for `cstoken`s.
-    pub(in crate::whatsapp) nct_salt: Option<Vec<u8>>,
+    pub(crate) nct_salt: Option<Vec<u8>>,
     /// Hash of the AB props we have seen; with it the server leaves out what has not changed.
-    pub(in crate::whatsapp) props_hash: Option<String>,
+    pub(crate) props_hash: Option<String>,
 }
 
 /// Stored credentials that cannot be understood. Never answered with a fresh identity: that would cut the phone's link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(in crate::whatsapp) enum CredentialsError {
+pub(crate) enum CredentialsError {
     /// Not the protobuf it should be.
     #[error("they are not readable")]
     Unreadable,
@@ -64,10 +64,10 @@ pub(in crate::whatsapp) enum CredentialsError {
 
 impl Credentials {
     /// The key of the one row in the table.
-    pub(in crate::whatsapp) const KEY: &'static str = "self";
+    pub(crate) const KEY: &'static str = "self";
 
     /// A new, unpaired identity. Its first signed prekey has id 1 and is made by the caller.
-    pub(in crate::whatsapp) fn generate(rng: &mut dyn CryptoRngCore) -> Self {
+    pub(crate) fn generate(rng: &mut dyn CryptoRngCore) -> Self {
         let mut adv_secret = [0; 32];
         rng.fill_bytes(&mut adv_secret);
         Self {
@@ -91,12 +91,12 @@ impl Credentials {
     }
 
     /// Whether a phone has accepted this identity.
-    pub(in crate::whatsapp) fn is_paired(&self) -> bool {
+    pub(crate) fn is_paired(&self) -> bool {
         self.jid.is_some() && self.account.is_some()
     }
 
     /// The stored form.
-    pub(in crate::whatsapp) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         Stored {
             version: VERSION,
             noise: self.noise.private.0.to_vec(),
@@ -125,7 +125,7 @@ impl Credentials {
     ///
     /// # Errors
     /// [`CredentialsError`] for anything this version has not written itself.
-    pub(in crate::whatsapp) fn decode(bytes: &[u8]) -> Result<Self, CredentialsError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, CredentialsError> {
         let stored = Stored::decode(bytes).map_err(|_| CredentialsError::Unreadable)?;
         if stored.version != VERSION {
             return Err(CredentialsError::UnknownVersion(stored.version));

@@ -19,7 +19,7 @@ mod passkey;
 mod qr;
 mod success;
 
-pub(in crate::whatsapp) use credentials::Credentials;
+pub(crate) use credentials::Credentials;
 
 use code::CodePairing;
 

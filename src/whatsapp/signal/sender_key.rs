@@ -361,5 +361,6 @@ const VERSION: u32 = 1;
 /// Room for everything of a `skmsg` but its ciphertext.
 const SKMSG_OVERHEAD: usize = 96;
 
+pub(crate) mod parts;
 #[cfg(test)]
 mod tests;

@@ -206,7 +206,8 @@ impl SessionRecord {
         })
     }
 
-    /// Decrypts a `msg`: with the current session, otherwise with an archived one, which becomes current then.
+    /// Decrypts a `msg`: with the current session, otherwise with an archived one, which becomes current then if it can
+    /// be sent on.
     ///
     /// # Errors
     /// [`SignalError::NoSession`], [`SignalError::InvalidMessage`], [`SignalError::InvalidKey`],
@@ -306,8 +307,11 @@ impl SessionRecord {
     ) -> Result<Decrypted, SignalError> {
         let state = self.state_mut(place).ok_or(SignalError::NoSession)?;
         let opened = state.decrypt(local, message, rng)?;
-        let identity = state.remote_identity;
-        if let Place::Archived(index) = place {
+        let (identity, can_send) = (state.remote_identity, state.sending.is_some());
+        // A session that cannot be sent on must not take the place of one that can.
+        if let Place::Archived(index) = place
+            && (can_send || self.current.is_none())
+        {
             let state = self.archived.remove(index);
             self.install(state);
         }
@@ -330,5 +334,6 @@ enum Place {
     Archived(usize),
 }
 
+pub(crate) mod parts;
 #[cfg(test)]
 mod tests;

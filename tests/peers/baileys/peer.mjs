@@ -8,7 +8,8 @@
 //   < {"id":1,"ok":{}}
 //
 // An answer carries the command's `id` and either `ok` or `error`. Commands of one client may overlap.
-// `BAILEYS_LOG` (silent, error, warn, info, debug, trace) sets how much Baileys says.
+// `BAILEYS_LOG` (silent, error, warn, info, debug, trace) sets how much Baileys says; `BAILEYS_PACKAGE` names another
+// Baileys than the one installed here: the path of its `lib/index.js`. `BAILEYS_LATENCY_MS` delays what the server says.
 
 import { readFileSync } from 'node:fs'
 import { readdir, readFile, writeFile } from 'node:fs/promises'
@@ -19,7 +20,7 @@ import { createInterface } from 'node:readline'
 // libsignal prints whole sessions with console.log: standard output belongs to the protocol above.
 for (const method of ['log', 'info', 'debug', 'warn']) console[method] = console.error.bind(console)
 
-const baileys = await import('@whiskeysockets/baileys')
+const baileys = await import(process.env.BAILEYS_PACKAGE ?? '@whiskeysockets/baileys')
 const { makeWASocket, useMultiFileAuthState, initAuthCreds, normalizeMessageContent, proto, DisconnectReason } = baileys
 
 const LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent']
@@ -70,6 +71,18 @@ function memoryAuthState() {
 	}
 }
 
+/**
+ * Baileys 6.7 loses what arrives in the moment in which it ends its handshake. No real server is that near.
+ */
+function delayArrivals(ws, milliseconds) {
+	const emit = ws.emit.bind(ws)
+	ws.emit = (event, ...args) => {
+		if (event !== 'message' && event !== 'close') return emit(event, ...args)
+		setTimeout(() => emit(event, ...args), milliseconds)
+		return true
+	}
+}
+
 class Peer {
 	constructor(name) {
 		this.name = name
@@ -113,6 +126,7 @@ class Peer {
 			retryRequestDelayMs: 10
 		})
 		this.sock = sock
+		if (process.env.BAILEYS_LATENCY_MS) delayArrivals(sock.ws, Number(process.env.BAILEYS_LATENCY_MS))
 		sock.ev.on('creds.update', saveCreds)
 		sock.ev.on('connection.update', update => this.onConnection(sock, update))
 		sock.ev.on('messages.upsert', ({ messages, type }) => messages.forEach(m => this.onMessage(m, type)))
