@@ -9,8 +9,8 @@
 //!
 //! A rendered file is exact after a clean stop. While a session runs it stands at the reserved bound of its chains (see
 //! `whatsapp::signal`), which is always safe to go on from as long as it is the newest version.
-
-//! Start with [`name`]: which row lives in which file. `loader` and `renderer` are the two directions, one file per kind
+//!
+//! Start with `name`: which row lives in which file. `loader` and `renderer` are the two directions, one file per kind
 //! of content below them; `people` tells phone numbers and LIDs apart; `json` is how Baileys writes binary values.
 
 mod app_state;
