@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -56,12 +56,19 @@ pub struct SessionSnapshot {
     pub connected_since_ms: Option<u64>,
 }
 
+/// A number of prekeys that no server has.
+const UNKNOWN: u32 = u32::MAX;
+
 /// The board of one session.
 pub(super) struct Board {
     snapshot: Mutex<SessionSnapshot>,
     changed: Condvar,
     /// Unix milliseconds; 0 = never. Apart from the snapshot, because every message moves it.
     last_activity_ms: AtomicU64,
+    /// Messages that are accepted and not answered.
+    pending: AtomicU32,
+    /// Prekeys the server has left; [`UNKNOWN`] before it said so.
+    prekeys: AtomicU32,
     log: Mutex<Log>,
     logged: Condvar,
 }
@@ -95,6 +102,8 @@ impl Board {
             snapshot: Mutex::new(snapshot),
             changed: Condvar::new(),
             last_activity_ms: AtomicU64::new(row.last_activity_ms.unwrap_or(0)),
+            pending: AtomicU32::new(0),
+            prekeys: AtomicU32::new(UNKNOWN),
             log: Mutex::default(),
             logged: Condvar::new(),
         }
@@ -155,6 +164,19 @@ impl Board {
     /// A message went or came, or the session logged in.
     pub(super) fn active(&self, now_ms: u64) {
         self.last_activity_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// How many messages wait for the server, and how many prekeys it has.
+    pub(super) fn measured(&self, pending: usize, prekeys: Option<u32>) {
+        self.pending.store(u32::try_from(pending).unwrap_or(u32::MAX), Ordering::Relaxed);
+        self.prekeys.store(prekeys.unwrap_or(UNKNOWN), Ordering::Relaxed);
+    }
+
+    /// The same; prekeys only of a session that is connected.
+    pub(super) fn measures(&self) -> (u32, Option<u32>) {
+        let prekeys = Some(self.prekeys.load(Ordering::Relaxed));
+        let is_connected = self.status() == SessionStatus::Connected;
+        (self.pending.load(Ordering::Relaxed), prekeys.filter(|left| is_connected && *left != UNKNOWN))
     }
 
     /// Waits until `done` holds or the time is over.

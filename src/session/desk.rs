@@ -19,6 +19,7 @@ use super::{
     dial::{DialError, Target},
     entropy::Entropy,
     mailbox::{Inbox, Mail, Mailbox, Stop},
+    meters::{End, Meters},
     report,
     runner::{Exit, Runner},
 };
@@ -30,7 +31,7 @@ use crate::{
     },
     whatsapp::{
         ctx::Now,
-        engine::EngineConfig,
+        engine::{Engine, EngineConfig},
         model::{CommandError, Event, Reply},
     },
 };
@@ -51,6 +52,8 @@ pub(super) struct Common {
     pub(super) sync: Option<ObjectSync>,
     /// Sessions are being given away: they take no new work.
     pub(super) draining: AtomicBool,
+    /// What is counted.
+    pub(super) meters: Meters,
 }
 
 impl Common {
@@ -116,7 +119,9 @@ impl Desk {
 
     /// The thread's whole life.
     pub(super) fn work(&mut self) {
+        self.common.meters.threads.increment();
         self.supervise(|desk| Runner::new(desk).run());
+        self.common.meters.threads.decrement();
     }
 
     /// Runs engine after engine until one ends for good.
@@ -125,8 +130,12 @@ impl Desk {
             let error = match catch_unwind(AssertUnwindSafe(|| run(self))) {
                 Ok(Exit::Stopped(stop)) => return self.stopped(stop),
                 Ok(Exit::Final { status, error }) => return self.ended(status, error),
-                Ok(Exit::Failed(error)) => error.to_string(),
+                Ok(Exit::Failed(error)) => {
+                    self.common.meters.ended(End::Store);
+                    error.to_string()
+                }
                 Err(_) => {
+                    self.common.meters.ended(End::Panic);
                     log::error!("session {}: panicked; this is a bug, please report it", self.id);
                     "internal error; the session is restarted".to_owned()
                 }
@@ -204,6 +213,14 @@ impl Desk {
         }
     }
 
+    /// Takes over what the engine counted.
+    pub(super) fn count(&self, engine: &mut Engine) {
+        if let Some(tally) = engine.take_tally() {
+            self.common.meters.add(&tally);
+            self.board.measured(engine.pending_sends(), engine.prekeys_left());
+        }
+    }
+
     pub(super) fn id(&self) -> &str {
         &self.id
     }
@@ -221,7 +238,9 @@ impl Desk {
         let (mailbox, number) = (self.mailbox.clone(), self.dials);
         let common = Arc::clone(&self.common);
         let work = move || {
+            common.meters.dials.increment();
             let result = common.target.dial();
+            common.meters.dials.decrement();
             drop(permit);
             mailbox.send(Mail::Dialled(number, Box::new(result)));
         };
@@ -278,6 +297,7 @@ impl Desk {
                     }
                     shown.connected_since_ms = Some(now_ms);
                 });
+                self.common.meters.logins.increment();
                 log::info!("session {}: connected", self.id);
             }
             Event::Ready => {

@@ -158,6 +158,11 @@ impl SessionHandle {
         self.session.board.wait_event(after, timeout)
     }
 
+    /// Messages that wait for the server's answer, and prekeys left while connected.
+    pub(super) fn measures(&self) -> (u32, Option<u32>) {
+        self.session.board.measures()
+    }
+
     pub(super) fn status(&self) -> SessionStatus {
         self.session.board.status()
     }

@@ -116,7 +116,7 @@ pub(super) fn next(reason: DisconnectReason) -> Next {
     let stop = |status, error: Option<String>| Next::Stop { status, error };
     match reason {
         DisconnectReason::RestartRequired => Next::Reconnect,
-        DisconnectReason::Retry { reason, extra_steps } => Next::Retry { error: reason, extra_steps },
+        DisconnectReason::Retry { reason, extra_steps, .. } => Next::Retry { error: reason, extra_steps },
         DisconnectReason::Replaced => stop(
             SessionStatus::Error,
             Some("the same account was connected elsewhere; only one worker may hold it".into()),
@@ -145,6 +145,7 @@ const OUTDATED_STEPS: u32 = 10;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::whatsapp::model::Trouble;
 
     #[test]
     fn the_table_of_moves_is_the_one_in_the_documentation() {
@@ -190,7 +191,8 @@ mod tests {
         assert_eq!(next(DisconnectReason::RestartRequired), Next::Reconnect);
         let ban = next(DisconnectReason::Banned { code: 101, expires_in: Duration::from_secs(60) });
         assert!(matches!(ban, Next::Wait { pause, .. } if pause == Duration::from_secs(60)));
-        let busy = DisconnectReason::Retry { reason: "429".into(), extra_steps: 5 };
+        let busy =
+            DisconnectReason::Retry { trouble: Trouble::RateLimited, reason: "429".into(), extra_steps: 5 };
         assert_eq!(next(busy), Next::Retry { error: "429".into(), extra_steps: 5 });
         for reason in [DisconnectReason::QrTimeout, DisconnectReason::Stop { reason: "400".into() }] {
             assert!(matches!(next(reason), Next::Stop { .. }));

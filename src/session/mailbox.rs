@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, Sender};
@@ -96,7 +97,7 @@ impl Mailbox {
     pub(super) fn command(&self, command: Command) -> Option<Receiver<Reply>> {
         let counted = CountedCommand::new(&self.commands)?;
         let (reply, answer) = crossbeam_channel::bounded(1);
-        let reply = ReplySender { reply: Some(reply), waiting: Some(counted) };
+        let reply = ReplySender { reply: Some(reply), waiting: Some(counted), asked: Instant::now() };
         self.send(Mail::Command(Box::new((command, reply))));
         Some(answer)
     }
@@ -136,6 +137,7 @@ pub(super) struct ReplySender {
     reply: Option<Sender<Reply>>,
     /// `None` once the engine has the command.
     waiting: Option<CountedCommand>,
+    asked: Instant,
 }
 
 impl ReplySender {
@@ -143,6 +145,11 @@ impl ReplySender {
     pub(super) fn reached_engine(mut self) -> Self {
         self.waiting = None;
         self
+    }
+
+    /// Time since the command was given.
+    pub(super) fn age(&self) -> Duration {
+        self.asked.elapsed()
     }
 
     pub(super) fn send(mut self, reply: Reply) {

@@ -3,7 +3,7 @@
 //! Read [`registry`] and `handle` for what the rest of the program calls, [`lifecycle`] for the statuses and their
 //! allowed moves, then `runner` for the loop of a session's thread, with `desk` around it (supervision, status) and
 //! `pipeline` in it (durable before wire). `dial`, `connection` and `websocket` are the way to the server; `mailbox`
-//! and `board` the ways in and out of the thread; `backoff` the pauses. Nothing here knows HTTP requests or the
+//! and `board` the ways in and out of the thread; `backoff` the pauses; `meters` is what is counted. Nothing here knows HTTP requests or the
 //! inside of the protocol.
 
 mod backoff;
@@ -16,6 +16,7 @@ mod entropy;
 mod handle;
 pub mod lifecycle;
 mod mailbox;
+mod meters;
 mod pipeline;
 mod reach;
 pub mod registry;
@@ -27,5 +28,6 @@ pub use board::{Qr, SessionSnapshot};
 pub use custody::Drained;
 pub use handle::{PendingReply, SessionHandle};
 pub use lifecycle::SessionStatus;
+pub(crate) use meters::Meters;
 pub(crate) use reach::{Obstacle, reach};
 pub use registry::{Registry, SessionError, SessionSettings};

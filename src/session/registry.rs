@@ -16,6 +16,7 @@ use super::{
     desk::Common,
     dial::Target,
     entropy::{Entropy, Stock},
+    meters::Meters,
 };
 use crate::{
     proxy::Proxy,
@@ -83,6 +84,20 @@ pub enum SessionError {
     Custody(#[from] CustodyError),
 }
 
+/// Sums over all sessions.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StockTaking {
+    /// Messages that are accepted and not answered by the server.
+    pub(crate) pending: u64,
+    /// One-time prekeys the server has left for the connected session that has the fewest.
+    pub(crate) prekeys_lowest: Option<u32>,
+    /// Connected sessions with so few of them that new contacts may soon find none.
+    pub(crate) prekeys_low: u64,
+}
+
+/// Sessions fill up below 100: with so few, filling up does not work, or does not keep pace.
+const PREKEYS_LOW: u32 = 20;
+
 /// All sessions. Cheap to clone.
 #[derive(Clone)]
 pub struct Registry {
@@ -138,7 +153,9 @@ impl Registry {
             device_name: settings.device_name,
         };
         let (pace, started, draining) = (Pace::new(), Instant::now(), AtomicBool::new(false));
-        let common = Arc::new(Common { store, engine, entropy, target, pace, started, sync, draining });
+        let meters = Meters::default();
+        let common =
+            Arc::new(Common { store, engine, entropy, target, pace, started, sync, draining, meters });
         let mut wanted = Vec::new();
         let mut sessions = BTreeMap::new();
         for row in rows {
@@ -252,6 +269,25 @@ impl Registry {
             place.and_then(|place| counts.get_mut(place)).into_iter().for_each(|count| *count += 1);
         }
         counts
+    }
+
+    /// What all sessions count together.
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.inner.common.meters
+    }
+
+    /// What the sessions have in stock at this moment.
+    pub(crate) fn stock(&self) -> StockTaking {
+        let mut stock = StockTaking::default();
+        for session in self.read().values() {
+            let (pending, prekeys) = session.measures();
+            stock.pending += u64::from(pending);
+            if let Some(left) = prekeys {
+                stock.prekeys_lowest = Some(stock.prekeys_lowest.map_or(left, |lowest| lowest.min(left)));
+                stock.prekeys_low += u64::from(left < PREKEYS_LOW);
+            }
+        }
+        stock
     }
 
     /// Unlinks the device (connecting for it if need be, bounded waits), then removes every row and object of this id.

@@ -21,6 +21,7 @@ use super::{
     desk::Desk,
     lifecycle::{self, Next},
     mailbox::{Mail, ReplySender, Stop},
+    meters::End,
     pipeline::Pipeline,
 };
 use crate::{
@@ -133,6 +134,7 @@ impl<'a> Runner<'a> {
             self.with_engine(Engine::handle_timeout);
         }
         self.obey()?;
+        self.desk.count(&mut self.engine);
         self.flush()?;
         Ok(more)
     }
@@ -166,6 +168,7 @@ impl<'a> Runner<'a> {
                     self.with_engine(Engine::handle_connected);
                 }
                 (Link::Dialling { number: current, .. }, Err(error)) if *current == number => {
+                    self.desk.common.meters.ended(End::Dial);
                     self.follow(Next::Retry { error: error.to_string(), extra_steps: 0 }, Duration::ZERO)?;
                 }
                 // Of a dial that was given up.
@@ -195,6 +198,7 @@ impl<'a> Runner<'a> {
                 Ok(())
             }
             Link::Dialling { since, .. } if now.saturating_sub(*since) >= DIAL_SILENCE => {
+                self.desk.common.meters.ended(End::Dial);
                 let error = super::dial::DialError::TimedOut.to_string();
                 self.follow(Next::Retry { error, extra_steps: 0 }, Duration::ZERO)
             }
@@ -294,6 +298,9 @@ impl<'a> Runner<'a> {
             Output::Event(event) => self.event(event),
             Output::Reply(id, reply) => {
                 if let Some(waiting) = self.replies.remove(&id) {
+                    if matches!(reply, Reply::Sent { .. }) {
+                        self.desk.common.meters.sent_after(waiting.age());
+                    }
                     waiting.send(reply);
                 }
             }
@@ -321,6 +328,7 @@ impl<'a> Runner<'a> {
     fn disconnect(&mut self, reason: DisconnectReason) -> Result<(), Exit> {
         // What the engine said before its decision still goes out.
         self.flush()?;
+        let end = End::from(&reason);
         let lasted = match std::mem::replace(&mut self.link, Link::Ending { lasted: Duration::ZERO }) {
             Link::Up { connection, since } => {
                 connection.close();
@@ -329,13 +337,17 @@ impl<'a> Runner<'a> {
             Link::Ending { lasted } => lasted,
             // A decision about a connection that is over already; only one to stop still counts.
             link => match lifecycle::next(reason) {
-                Next::Stop { status, error } => return Err(self.finish(status, error)),
+                Next::Stop { status, error } => {
+                    self.desk.common.meters.ended(end);
+                    return Err(self.finish(status, error));
+                }
                 _ => {
                     self.link = link;
                     return Ok(());
                 }
             },
         };
+        self.desk.common.meters.ended(end);
         self.ended(lifecycle::next(reason), lasted)
     }
 
@@ -353,6 +365,7 @@ impl<'a> Runner<'a> {
         if !matches!(self.link, Link::Ending { .. }) || self.pipeline.ends_connection() {
             return Ok(());
         }
+        self.desk.common.meters.ended(End::Socket);
         self.ended(Next::Retry { error, extra_steps: 0 }, lasted)
     }
 

@@ -5,7 +5,7 @@
 //!
 //! Start with [`engine`]: the state machine of one account. Below it, one folder per sub-protocol:
 //! [`binary`] (stanza codec), [`noise`] (handshake and transport), [`signal`] (end-to-end encryption),
-//! [`proto`] (protobuf schema), `pairing`, `iq`, `messages`, `groups`, `contacts`.
+//! [`proto`] (protobuf schema), `pairing`, `iq`, `messages`, `groups`, `contacts`. [`tally`] is what it counts.
 
 pub mod binary;
 pub mod ctx;
@@ -18,6 +18,7 @@ pub mod noise;
 pub mod proto;
 pub mod signal;
 pub mod state;
+pub mod tally;
 pub mod testing;
 
 mod contacts;

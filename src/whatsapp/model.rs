@@ -164,6 +164,8 @@ pub enum DisconnectReason {
     /// Network-level trouble (dead socket, bad frame, bad certificate, stream end, 5xx): reconnect with back-off.
     /// `extra_steps` advances the back-off (429: 5).
     Retry {
+        /// What kind of trouble.
+        trouble: Trouble,
         /// In words, for status and log.
         reason: String,
         /// Back-off steps on top of the usual one.
@@ -194,6 +196,23 @@ pub enum DisconnectReason {
     QrTimeout,
     /// We asked for it (logout).
     Requested,
+}
+
+/// What kind of trouble ended a connection that is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// Handshake, login or pairing were not answered, or not as they must be.
+    Handshake,
+    /// The server answers nothing any more.
+    Silence,
+    /// The server ended the stream.
+    StreamEnd,
+    /// The server says that it has trouble (5xx).
+    Server,
+    /// The server asks to slow down (429).
+    RateLimited,
+    /// One side could not read what the other sent.
+    Protocol,
 }
 
 /// What the outside is told.

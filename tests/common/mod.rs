@@ -7,6 +7,7 @@
 
 pub mod baileys;
 pub mod durable;
+pub mod metrics;
 pub mod objects;
 pub mod proxy;
 pub mod sandbox;

@@ -18,6 +18,7 @@ fn desk(store: &LocalStore, id: &str) -> Desk {
         started: Instant::now(),
         sync: None,
         draining: AtomicBool::new(false),
+        meters: Meters::default(),
     });
     let board = Arc::new(Board::new(&row));
     let mail = Mailbox::new(Arc::clone(&board)).unwrap();

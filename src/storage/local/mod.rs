@@ -19,11 +19,12 @@ mod records;
 mod schema;
 mod sealing;
 mod session_store;
+mod stats;
 mod upload;
 mod writer;
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     thread::{Builder, JoinHandle},
     time::{Duration, Instant},
@@ -60,6 +61,7 @@ pub struct LocalStore {
 struct Inner {
     /// Taken out to end the store thread.
     queue: Option<Sender<Job>>,
+    dir: PathBuf,
     readers: Readers,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -106,7 +108,14 @@ impl LocalStore {
             .spawn(move || writer.run(&jobs))
             .map_err(|error| StoreError::Io(format!("no thread for the store: {error}")))?;
         let store = Self {
-            inner: Arc::new(Inner { queue: Some(queue), readers, shared, thread: Some(thread), _lock: lock }),
+            inner: Arc::new(Inner {
+                queue: Some(queue),
+                dir: dir.to_owned(),
+                readers,
+                shared,
+                thread: Some(thread),
+                _lock: lock,
+            }),
         };
         store.finish_deletions()?;
         Ok(store)

@@ -26,6 +26,7 @@ use super::{
     marks::DirtyMark,
     outbox::OutboxOp,
     records, schema, sealing,
+    stats::StoreStats,
 };
 use crate::{
     storage::seal::KeyRing,
@@ -205,6 +206,7 @@ pub(super) struct Shared {
     pub(super) watch: OnceLock<Arc<dyn EventWatch>>,
     /// Holds something when marks were committed since it was taken out.
     pub(super) marked: (Sender<()>, Receiver<()>),
+    pub(super) stats: StoreStats,
 }
 
 impl Default for Shared {
@@ -215,6 +217,7 @@ impl Default for Shared {
             uncommitted: AtomicBool::new(false),
             watch: Default::default(),
             marked,
+            stats: StoreStats::default(),
         }
     }
 }
@@ -310,6 +313,7 @@ impl Writer {
     /// Makes all jobs durable and answers them.
     fn group(&mut self, jobs: &mut Vec<Job>) {
         let mut results = Vec::with_capacity(jobs.len());
+        let begun = Instant::now();
         if let Err(error) = self.together(jobs, &mut results) {
             results.clear();
             if is_broken(&error) || jobs.len() == 1 {
@@ -319,6 +323,8 @@ impl Writer {
                 results.extend(jobs.iter().map(|job| self.separately(job)));
             }
         }
+        self.shared.stats.group_took.observe(begun.elapsed());
+        self.shared.stats.jobs.add(results.iter().filter(|result| result.is_ok()).count() as u64);
         let broken = results.iter().find_map(|result| result.as_ref().err().filter(|error| is_broken(error)));
         self.report_health(broken.cloned());
         self.uncommitted += jobs.len();
@@ -426,6 +432,7 @@ impl Writer {
         if self.open.is_none() {
             return;
         }
+        let begun = Instant::now();
         let mut applier = Applier {
             conn: &self.conn,
             known: &mut self.known,
@@ -440,6 +447,7 @@ impl Writer {
             self.report_health(Some(error));
             return;
         }
+        self.shared.stats.commit_took.observe(begun.elapsed());
         self.open = None;
         self.uncommitted = 0;
         self.journal.restart();
@@ -499,6 +507,7 @@ impl Writer {
     }
 
     fn report_health(&self, error: Option<StoreError>) {
+        error.iter().for_each(|error| self.shared.stats.failed(error));
         if error.is_some() || !self.behind {
             self.shared.health.set(error);
         }

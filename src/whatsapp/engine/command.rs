@@ -27,7 +27,12 @@ impl Engine {
             return Ok(());
         }
         if !paired {
-            self.reply_failed(id, CommandError::WrongState("the session is not linked to a phone"));
+            let error = CommandError::WrongState("the session is not linked to a phone");
+            if matches!(command, Command::Send(_)) {
+                self.refuse_send(id, error);
+            } else {
+                self.reply_failed(id, error);
+            }
             return Ok(());
         }
         match command {

@@ -13,7 +13,7 @@ use crate::whatsapp::{
     ctx::Ctx,
     keys::KeyPair,
     limits::{HANDSHAKE_TIMEOUT, LOGIN_TIMEOUT},
-    model::{DisconnectReason, Output},
+    model::{DisconnectReason, Output, Trouble},
     noise::{
         frame::{FrameError, FrameReader},
         handshake::ExpectServerHello,
@@ -130,7 +130,7 @@ impl Engine {
                 Ok(Some(frame)) => self.on_frame(ctx, frame)?,
                 Ok(None) => return Ok(()),
                 Err(error) => {
-                    self.retry_later(&format!("bad framing: {error}"));
+                    self.retry_later(Trouble::Protocol, &format!("bad framing: {error}"));
                     return Ok(());
                 }
             }
@@ -144,7 +144,7 @@ impl Engine {
             Connection::Open { transport, .. } => transport.decrypt(frame),
         };
         let Ok(plain) = plain else {
-            self.retry_later("a frame could not be decrypted");
+            self.retry_later(Trouble::Protocol, "a frame could not be decrypted");
             return Ok(());
         };
         match binary::decode(&plain) {
@@ -179,7 +179,7 @@ impl Engine {
             Err(error) => {
                 let reason = format!("the Noise handshake failed: {}", with_causes(&error));
                 log::warn!("{reason}");
-                self.hang_up(DisconnectReason::Retry { reason, extra_steps: 0 });
+                self.hang_up(DisconnectReason::Retry { trouble: Trouble::Handshake, reason, extra_steps: 0 });
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Who gets which stanza, by the phase of the login and the tag.
 
 use super::{Engine, EngineError, Phase, ack::UNRECOGNIZED_STANZA};
-use crate::whatsapp::{binary::Node, ctx::Ctx, jid::Jid};
+use crate::whatsapp::{binary::Node, ctx::Ctx, jid::Jid, model::Trouble};
 
 impl Engine {
     /// One decoded stanza.
@@ -21,7 +21,7 @@ impl Engine {
                 Ok(())
             }
             ("xmlstreamend", _) => {
-                self.retry_later("the server ended the stream");
+                self.retry_later(Trouble::StreamEnd, "the server ended the stream");
                 Ok(())
             }
             ("iq", _) => self.on_iq(ctx, node),

@@ -5,7 +5,7 @@ use crate::whatsapp::{
     binary::Node,
     ctx::Ctx,
     iq::{IqKind, iq},
-    model::Event,
+    model::{Event, Trouble},
     timers::Timer,
 };
 
@@ -13,7 +13,7 @@ impl Engine {
     /// `<success t lid …/>`: we are logged in. Nothing that follows holds the session back.
     pub(super) fn on_success(&mut self, ctx: &mut Ctx<'_>, success: &Node) -> Result<(), EngineError> {
         let Some(jid) = self.credentials.as_ref().and_then(|credentials| credentials.jid.clone()) else {
-            self.retry_later("the server logged in a device that is not linked");
+            self.retry_later(Trouble::Handshake, "the server logged in a device that is not linked");
             return Ok(());
         };
         self.timers.clear(Timer::Login);

@@ -22,9 +22,10 @@ use super::{
     keys::PublicKey,
     limits::QUEUE_KEPT,
     messages::Messages,
-    model::{Command, CommandId, DisconnectReason, Event, Output, Reply},
+    model::{Command, CommandId, DisconnectReason, Event, Output, Reply, Trouble},
     pairing::{Credentials, Pairing},
     state::{ReadError, StateRead, StateWriter, Write},
+    tally::Tally,
     timers::{Timer, Timers},
 };
 
@@ -90,6 +91,7 @@ pub struct Engine {
     pub(in crate::whatsapp) messages: Messages,
     pub(in crate::whatsapp) groups: Groups,
     pub(in crate::whatsapp) contacts: Contacts,
+    pub(in crate::whatsapp) tally: Tally,
 }
 
 /// Called by the session thread.
@@ -113,6 +115,7 @@ impl Engine {
             messages: Messages::default(),
             groups: Groups::default(),
             contacts: Contacts::default(),
+            tally: Tally::default(),
         }
     }
 
@@ -180,6 +183,23 @@ impl Engine {
             self.outputs = VecDeque::new();
         }
         output
+    }
+
+    /// What was counted since the last time; `None` when nothing was.
+    pub fn take_tally(&mut self) -> Option<Tally> {
+        (!self.tally.is_empty()).then(|| std::mem::take(&mut self.tally))
+    }
+
+    /// Messages that are accepted and not answered by the server.
+    #[must_use]
+    pub fn pending_sends(&self) -> usize {
+        self.messages.pending()
+    }
+
+    /// One-time prekeys the server has left, as far as we know; `None` before it said so.
+    #[must_use]
+    pub fn prekeys_left(&self) -> Option<u32> {
+        self.prekeys.left()
     }
 
     /// When [`Engine::handle_timeout`] wants to be called, in [`super::ctx::Now::mono`] time.
@@ -305,10 +325,10 @@ impl Engine {
 
     fn on_timer(&mut self, ctx: &mut Ctx<'_>, timer: Timer) -> Result<(), EngineError> {
         match timer {
-            Timer::Handshake => self.retry_later("no answer to the handshake"),
-            Timer::Login => self.retry_later("no answer to the login"),
+            Timer::Handshake => self.retry_later(Trouble::Handshake, "no answer to the handshake"),
+            Timer::Login => self.retry_later(Trouble::Handshake, "no answer to the login"),
             Timer::Ping => self.on_ping_timer(ctx),
-            Timer::Pong => self.retry_later("the connection is dead: no answer to a ping"),
+            Timer::Pong => self.retry_later(Trouble::Silence, "the connection is dead: no answer to a ping"),
             Timer::Qr => self.on_qr_timer(ctx),
             Timer::Iq => self.on_iq_timer(ctx)?,
             Timer::Offline => self.on_offline_timer(ctx)?,
@@ -322,9 +342,9 @@ impl Engine {
     }
 
     /// Network-level trouble: the session thread connects again with back-off.
-    fn retry_later(&mut self, reason: &str) {
+    fn retry_later(&mut self, trouble: Trouble, reason: &str) {
         log::info!("closing the connection: {reason}");
-        self.disconnect(DisconnectReason::Retry { reason: reason.to_owned(), extra_steps: 0 });
+        self.disconnect(DisconnectReason::Retry { trouble, reason: reason.to_owned(), extra_steps: 0 });
     }
 }
 

@@ -12,7 +12,10 @@ use crate::whatsapp::{
     ctx::Ctx,
     iq::IqKind,
     limits::{DEFAULT_BAN, RATE_LIMIT_EXTRA_STEPS},
-    model::{DisconnectReason, Event, Reply},
+    model::{
+        DisconnectReason, Event, Reply,
+        Trouble::{self, Protocol, RateLimited, Server, Silence, StreamEnd},
+    },
     state::Table,
 };
 
@@ -28,7 +31,7 @@ enum Reaction {
     /// A person must look.
     Stop(&'static str),
     /// Connect again, with so many steps of back-off on top.
-    Retry(&'static str, u32),
+    Retry(Trouble, &'static str, u32),
     /// Connect again at once.
     Restart,
     /// Another connection uses our credentials.
@@ -50,20 +53,20 @@ const FAILURES: [(u16, Reaction); 15] = [
     (414, Reaction::Stop("the connection token is invalid (414)")),
     (415, Reaction::Stop("WhatsApp does not know this endpoint (415)")),
     (418, Reaction::Stop("WhatsApp does not know this client (418)")),
-    (429, Reaction::Retry("WhatsApp asks to slow down (429)", RATE_LIMIT_EXTRA_STEPS)),
-    (500, Reaction::Retry("WhatsApp has an internal error (500)", 0)),
+    (429, Reaction::Retry(RateLimited, "WhatsApp asks to slow down (429)", RATE_LIMIT_EXTRA_STEPS)),
+    (500, Reaction::Retry(Server, "WhatsApp has an internal error (500)", 0)),
     (501, Reaction::Stop("WhatsApp refused the connection (501)")),
-    (503, Reaction::Retry("WhatsApp is unavailable (503)", 0)),
+    (503, Reaction::Retry(Server, "WhatsApp is unavailable (503)", 0)),
 ];
 
 /// Reactions to `<stream:error code=…>`. The words `device_removed` and `replaced` of a `<conflict>` come before it.
 const STREAM_ERRORS: [(u16, Reaction); 7] = [
     // Without `device_removed` a 401 is not the last word on our credentials; the next login will be.
-    (401, Reaction::Retry("WhatsApp ended the stream (401)", 0)),
+    (401, Reaction::Retry(StreamEnd, "WhatsApp ended the stream (401)", 0)),
     (409, Reaction::Replaced),
-    (429, Reaction::Retry("WhatsApp asks to slow down (429)", RATE_LIMIT_EXTRA_STEPS)),
-    (500, Reaction::Retry("WhatsApp has an internal error (500)", 0)),
-    (503, Reaction::Retry("WhatsApp restarts (503)", 0)),
+    (429, Reaction::Retry(RateLimited, "WhatsApp asks to slow down (429)", RATE_LIMIT_EXTRA_STEPS)),
+    (500, Reaction::Retry(Server, "WhatsApp has an internal error (500)", 0)),
+    (503, Reaction::Retry(Server, "WhatsApp restarts (503)", 0)),
     (515, Reaction::Restart),
     (516, Reaction::LogOut("the device was removed")),
 ];
@@ -105,8 +108,8 @@ impl Engine {
             },
             Reaction::Outdated => DisconnectReason::ClientOutdated,
             Reaction::Stop(reason) => DisconnectReason::Stop { reason: reason.to_owned() },
-            Reaction::Retry(reason, extra_steps) => {
-                DisconnectReason::Retry { reason: reason.to_owned(), extra_steps }
+            Reaction::Retry(trouble, reason, extra_steps) => {
+                DisconnectReason::Retry { trouble, reason: reason.to_owned(), extra_steps }
             }
             Reaction::Restart => DisconnectReason::RestartRequired,
             Reaction::Replaced => DisconnectReason::Replaced,
@@ -152,10 +155,10 @@ fn classify(error: &Node) -> Reaction {
         return reaction;
     }
     if error.find("ping").is_some() {
-        return Reaction::Retry("WhatsApp missed an answer to a ping", 0);
+        return Reaction::Retry(Silence, "WhatsApp missed an answer to a ping", 0);
     }
     if error.find("xml-not-well-formed").is_some() {
-        return Reaction::Retry("WhatsApp could not read a stanza of ours", 0);
+        return Reaction::Retry(Protocol, "WhatsApp could not read a stanza of ours", 0);
     }
     Reaction::Stay
 }

@@ -28,6 +28,16 @@ pub(in crate::whatsapp) struct PreKeyUploads {
     /// A refill was asked for during the offline drain or an upload; done after it.
     wanted: bool,
     failures: u32,
+    /// Keys of the upload on its way.
+    offered: u32,
+    /// Keys the server has, as far as we know.
+    left: Option<u32>,
+}
+
+impl PreKeyUploads {
+    pub(in crate::whatsapp) fn left(&self) -> Option<u32> {
+        self.left
+    }
 }
 
 /// Sight of our own prekeys for decrypting.
@@ -72,6 +82,12 @@ impl Engine {
     /// A one-time prekey was used for a session: it goes with the batch that makes the session durable.
     pub(in crate::whatsapp) fn consume_prekey(&mut self, id: u32) {
         self.state.delete(Table::PreKey, id.to_string());
+        self.note_prekeys_left(self.prekeys.left.map(|left| left.saturating_sub(1)));
+    }
+
+    fn note_prekeys_left(&mut self, left: Option<u32>) {
+        self.prekeys.left = left;
+        self.tally.touch();
     }
 
     /// A prekey for one retry receipt. It is never uploaded, so that nobody else is given it.
@@ -122,6 +138,9 @@ impl Engine {
         outcome: Result<&Node, IqError>,
     ) -> Result<(), EngineError> {
         let count = outcome.ok().and_then(|answer| answer.find("count")?.number::<u32>("value"));
+        if count.is_some() {
+            self.note_prekeys_left(count);
+        }
         match count {
             Some(count) if count < PREKEYS_LOW => self.upload_prekeys(ctx, PREKEYS_FULL - count),
             _ => Ok(()),
@@ -136,6 +155,7 @@ impl Engine {
         ctx: &mut Ctx<'_>,
         count: u32,
     ) -> Result<(), EngineError> {
+        self.note_prekeys_left(Some(count));
         if !self.is_drained() {
             self.prekeys.wanted = true;
             return Ok(());
@@ -193,6 +213,8 @@ impl Engine {
         match outcome {
             Ok(_) => {
                 self.prekeys.failures = 0;
+                let offered = std::mem::take(&mut self.prekeys.offered);
+                self.note_prekeys_left(Some(self.prekeys.left.unwrap_or(0).saturating_add(offered)));
                 if let Some(credentials) = self.credentials.as_mut() {
                     credentials.first_unuploaded_prekey_id = next_id(last_id);
                     self.save_credentials();
@@ -242,6 +264,7 @@ impl Engine {
         };
         let upload = build_upload(credentials, &keys, &signed);
         self.prekeys.in_flight = true;
+        self.prekeys.offered = u32::try_from(keys.len()).unwrap_or(u32::MAX);
         self.prekeys.wanted = false;
         self.timers.clear(Timer::PreKeys);
         self.send_iq(ctx, upload, IqKind::PreKeyUpload { last_id });

@@ -19,6 +19,7 @@ use crate::whatsapp::{
     model::{Event, MessageRecord, MessageStatus},
     proto::{Message, protocol_message},
     state::StateRead,
+    tally::Counted,
 };
 
 /// Messages remembered as admitted without asking the store.
@@ -160,6 +161,7 @@ impl Engine {
                 && self.state.message(store, &record.chat, &record.id, Some(&record.sender))?.is_some()
         {
             log::debug!("a message came again");
+            self.tally.count(Counted::ReceivedRepeat);
             return Ok(());
         }
         if !self.may_change_target(store, author, &record)? {
@@ -167,6 +169,12 @@ impl Engine {
             return Ok(());
         }
         self.messages.admitted.add(hash);
+        self.tally.count(match &record {
+            record if record.from_me => Counted::ReceivedOwn,
+            record if record.chat.is_group() => Counted::ReceivedGroup,
+            record if record.chat.is_status_broadcast() => Counted::ReceivedStatus,
+            _ => Counted::ReceivedDirect,
+        });
         self.state.add_message(record.clone());
         self.emit_durable(Event::Message(Box::new(record)));
         Ok(())

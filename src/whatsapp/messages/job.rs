@@ -58,6 +58,8 @@ pub(super) struct Tries {
 /// How a job went onto the wire.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Sent {
+    /// When, in [`crate::whatsapp::ctx::Now::mono`] time.
+    pub(super) at: Duration,
     /// Namespace of the stanza, 1:1 only.
     pub(super) namespace: Option<Namespace>,
     /// Our hash of the devices it went to.

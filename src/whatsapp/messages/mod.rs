@@ -130,6 +130,13 @@ impl Default for Messages {
     }
 }
 
+impl Messages {
+    /// Messages that are accepted and not answered by the server.
+    pub(in crate::whatsapp) fn pending(&self) -> usize {
+        self.jobs.count()
+    }
+}
+
 /// Called by the engine. Each handler answers (receipt, ack) what it was given.
 impl Engine {
     /// Answer to a [`MessageQuery`].

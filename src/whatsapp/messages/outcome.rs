@@ -12,6 +12,7 @@ use crate::whatsapp::{
     binary::Node,
     ctx::Ctx,
     engine::{Engine, EngineError},
+    tally::Counted,
 };
 
 /// First pause after a 429 or a 5xx; doubled each time, up to [`MAX_PAUSE`].
@@ -40,6 +41,9 @@ impl Engine {
         self.release_distribution(&job);
         // An error that is not a number is still an error.
         let code = stanza.get("error").map_or(0, |code| code.parse().unwrap_or(u16::MAX));
+        if code != 0 {
+            self.tally.count(Counted::refusal(code));
+        }
         match action(code) {
             AckAction::Accepted => self.on_accepted(ctx, job, stanza)?,
             AckAction::FlipNamespace => self.flip_namespace(ctx, job, code),
@@ -53,6 +57,7 @@ impl Engine {
 
     fn on_accepted(&mut self, ctx: &mut Ctx<'_>, job: Job, stanza: &Node) -> Result<(), EngineError> {
         self.messages.pause_step = 0;
+        self.tally.acked_after(ctx.now.mono.saturating_sub(job.sent.at));
         if let Some((key_id, devices)) = &job.sent.distribution {
             self.mark_sender_key(ctx.store, &job.chat, *key_id, devices)?;
         }

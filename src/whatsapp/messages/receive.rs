@@ -30,6 +30,7 @@ use crate::whatsapp::{
     keys::PublicKey,
     proto::Message,
     signal::{Address, CiphertextKind, Decrypted, SignalError},
+    tally::Counted,
     timers::Timer,
 };
 
@@ -135,16 +136,21 @@ impl Engine {
             history |= self.take_in(ctx, incoming, message, is_suspect)?;
         }
         if let Some(error) = opened.failure {
+            self.tally.count(Counted::undecryptable(error));
             return self.ask_resend(ctx, incoming, error.retry_code(), opened.hide);
         }
         if opened.duplicate && !taken_in && self.is_unheard_of(ctx, incoming)? {
+            self.tally.count(Counted::KeyReused);
             return self.ask_resend(ctx, incoming, SignalError::Duplicate.retry_code(), opened.hide);
         }
         if is_resend {
             self.forget_counter(ctx.store, &incoming.source.sender, &incoming.id)?;
         }
         match opened.nack {
-            Some(code) if !any => self.nack(incoming.stanza, code),
+            Some(code) if !any => {
+                self.tally.count(Counted::Unreadable);
+                self.nack(incoming.stanza, code);
+            }
             _ if incoming.source.kind == ChatKind::Status => self.ack(incoming.stanza),
             _ => self.send_delivery(ctx, incoming, history),
         }
@@ -345,7 +351,10 @@ impl Engine {
                 self.ack(incoming.stanza);
                 Ok(())
             }
-            None => self.ask_resend(ctx, incoming, SignalError::NoSession.retry_code(), false),
+            None => {
+                self.tally.count(Counted::undecryptable(SignalError::NoSession));
+                self.ask_resend(ctx, incoming, SignalError::NoSession.retry_code(), false)
+            }
         }
     }
 

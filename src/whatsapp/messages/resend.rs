@@ -27,6 +27,7 @@ use crate::whatsapp::{
     model::MessageRecord,
     proto::Message,
     signal::{Address, CiphertextKind},
+    tally::Counted,
 };
 
 /// A peer that asked this often has given up on it. Seen: WhatsApp Web.
@@ -76,6 +77,7 @@ impl Engine {
             return Ok(());
         }
         self.messages.answered.insert(asked, ());
+        self.tally.count(Counted::RetryReceived);
         let chat = self.display_name(ctx.store, &source.chat)?;
         let own_count = self.count_retry(ctx, &counter_key(device, &id), 0)?;
         if own_count > MAX_OWN_COUNT || !self.messages.answering.take(&chat, ctx.now.mono) {
@@ -266,6 +268,7 @@ impl Engine {
             .child_opt(self.device_identity_node(encrypted.kind == CiphertextKind::PkMsg))
             .child_opt(token);
         self.send_node(&stanza);
+        self.tally.count(Counted::Resent);
         Ok(())
     }
 

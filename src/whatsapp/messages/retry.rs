@@ -15,6 +15,7 @@ use crate::whatsapp::{
     jid::Jid,
     model::Event,
     state::{StateRead, Table},
+    tally::Counted,
 };
 
 /// Retry receipts per message. Seen: WhatsApp Web `MAX_RETRY`.
@@ -97,6 +98,7 @@ impl Engine {
             }
             let receipt = self.retry_receipt(ctx, incoming, count, error)?;
             self.send_node(&receipt);
+            self.tally.count(Counted::RetryAsked);
         } else {
             log::debug!("no further retry receipt for this message");
         }

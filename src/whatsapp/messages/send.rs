@@ -23,6 +23,7 @@ use crate::whatsapp::{
     },
     proto::Message,
     state::{StateRead, Write},
+    tally::Counted,
     timers::Timer,
 };
 
@@ -49,13 +50,13 @@ impl Engine {
         request: SendRequest,
     ) -> Result<(), EngineError> {
         let Some(own) = self.own() else {
-            self.reply_failed(command, CommandError::WrongState("the session is not linked to a phone"));
+            self.refuse_send(command, CommandError::WrongState("the session is not linked to a phone"));
             return Ok(());
         };
         self.find_pending(ctx)?;
         let to = recipient(&request.to);
         if let Err(why) = check(&to, &request) {
-            self.reply_failed(command, CommandError::Invalid(why.to_owned()));
+            self.refuse_send(command, CommandError::Invalid(why.to_owned()));
             return Ok(());
         }
         let chat = self.display_name(ctx.store, &to)?;
@@ -70,7 +71,7 @@ impl Engine {
             None => id::generate(&own.pn.user, ctx.now.unix_s(), ctx.rng),
         };
         if is_full {
-            self.reply_failed(command, CommandError::QueueFull);
+            self.refuse_send(command, CommandError::QueueFull);
             return Ok(());
         }
         let message = self.build_message(ctx, &chat, request.content)?;
@@ -78,7 +79,17 @@ impl Engine {
         let record = outgoing_record(id, chat, sender, &message, ctx.now.unix_s());
         let job = self.job_of(Some(command), &record, &message);
         self.state.add_message(record);
+        self.tally.count(Counted::Accepted);
+        if !self.may_send(ctx) {
+            self.tally.count(Counted::Queued);
+        }
         self.start_job(ctx, job)
+    }
+
+    /// A message that is not taken in.
+    pub(in crate::whatsapp) fn refuse_send(&mut self, command: CommandId, error: CommandError) {
+        self.tally.count(Counted::failed_send(&error));
+        self.reply_failed(command, error);
     }
 
     /// A caller-chosen id that was used before: answers from what became of it.
@@ -94,7 +105,7 @@ impl Engine {
                 job.command = Some(command);
             } else {
                 let why = "a message with this id is being sent".to_owned();
-                self.reply_failed(command, CommandError::Invalid(why));
+                self.refuse_send(command, CommandError::Invalid(why));
             }
             return Ok(true);
         }
@@ -103,7 +114,7 @@ impl Engine {
         };
         if record.status == MessageStatus::Failed {
             let why = "a message with this id has failed; choose another id".to_owned();
-            self.reply_failed(command, CommandError::Invalid(why));
+            self.refuse_send(command, CommandError::Invalid(why));
         } else {
             self.reply(command, Reply::Sent { id: record.id, timestamp: record.timestamp });
         }
@@ -203,6 +214,7 @@ impl Engine {
         match self.dispatch_job(ctx, &mut job)? {
             Dispatch::Sent => {
                 let deadline = ctx.now.mono + ACK_TIMEOUT;
+                job.sent.at = ctx.now.mono;
                 self.messages.jobs.put_on_wire(job, deadline);
                 if !self.timers.is_set(Timer::MessageAck) {
                     self.arm(Timer::MessageAck, deadline);
@@ -224,6 +236,7 @@ impl Engine {
     /// Nothing helps: the message will not be delivered.
     pub(super) fn fail_job(&mut self, ctx: &Ctx<'_>, job: Job, error: CommandError) {
         log::info!("a message failed: {error}");
+        self.tally.count(Counted::failed_send(&error));
         let timestamp = ctx.now.unix_s();
         self.put_status(&job, MessageStatus::Failed, timestamp, Some(error.to_string()));
         if let Some(command) = job.command {
@@ -233,6 +246,7 @@ impl Engine {
 
     /// The server has the message.
     pub(super) fn finish_job(&mut self, job: Job, timestamp: u64) {
+        self.tally.count(Counted::Sent);
         self.put_status(&job, MessageStatus::Sent, timestamp, None);
         self.messages.progress.insert(job.id.clone(), MessageStatus::Sent);
         if let Some(command) = job.command {
@@ -285,6 +299,7 @@ impl Engine {
                 self.fail_job(ctx, job, CommandError::Timeout);
             } else {
                 self.messages.jobs.queue(job);
+                self.tally.touch();
             }
         }
         Ok(())

@@ -12,7 +12,7 @@ use crate::whatsapp::{
     jid::Jid,
     keys::PublicKey,
     limits::LOGIN_TIMEOUT,
-    model::{DisconnectReason, Event},
+    model::{DisconnectReason, Event, Trouble},
     proto::{AdvDeviceIdentity, AdvSignedDeviceIdentity, AdvSignedDeviceIdentityHmac, ClientPairingProps},
     signal::{
         Address,
@@ -75,7 +75,11 @@ impl Engine {
                 log::error!("{error}");
                 let reply = Node::new("error").attr("code", error.code.to_string()).attr("text", error.text);
                 self.send_node(&answer(iq, "error").child(reply));
-                self.disconnect(DisconnectReason::Retry { reason: error.to_string(), extra_steps: 0 });
+                self.disconnect(DisconnectReason::Retry {
+                    trouble: Trouble::Handshake,
+                    reason: error.to_string(),
+                    extra_steps: 0,
+                });
                 Ok(())
             }
         }
