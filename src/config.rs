@@ -3,6 +3,7 @@
 //! [`SETTINGS`] is the list of every setting with its default; `--help` prints it. Each secret may also come from a
 //! file, by the same name with `_FILE` behind it (systemd credentials, Kubernetes secrets).
 
+mod backend;
 mod raw;
 mod storage;
 
@@ -17,6 +18,7 @@ use crate::{
     whatsapp::{keys::PublicKey, noise::cert::WHATSAPP_ROOT},
 };
 
+pub use backend::{BackendConfig, Dialect, default_endpoint};
 use raw::Raw;
 pub use raw::{ConfigProblem, ConfigProblems};
 pub use storage::{ObjectsAt, S3Config, Secret, StorageConfig, SyncConfig};
@@ -28,8 +30,10 @@ pub struct Config {
     pub worker_id: String,
     /// Where the API listens.
     pub bind: SocketAddr,
-    /// Where others reach it; shown at start.
+    /// Where others reach it: what the backend is told. [`default_endpoint`] when it is not set.
     pub endpoint: Option<String>,
+    /// The gateway that is served; `None`: nothing is sent anywhere.
+    pub backend: Option<BackendConfig>,
     /// Most sessions.
     pub max_sessions: usize,
     /// Bearer token of the API.
@@ -125,7 +129,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("WORKER_ID", "host name", "Name of this worker"),
     setting("WORKER_PORT", "8001", "Port of the API"),
     setting("WORKER_BIND", "0.0.0.0 with a token, else 127.0.0.1", "Address the API listens on"),
-    setting("WORKER_ENDPOINT", "unset", "URL under which others reach the API, without a slash at its end"),
+    setting(
+        "WORKER_ENDPOINT",
+        "http://host name:port",
+        "URL under which the backend reaches the API, without a slash at its end",
+    ),
+    setting("WORKER_DESCRIPTION", "unset", "What the backend shows administrators, up to 255 characters"),
     setting("WORKER_MAX_SESSIONS", "50", "Most sessions, 1 to 5000"),
     Setting {
         is_secret: true,
@@ -149,6 +158,31 @@ pub const SETTINGS: &[Setting] = &[
     setting("WORKER_HTTP_MAX_CONNECTIONS", "1024", "Open API connections in total, 16 to 100000"),
     setting("WORKER_HTTP_MAX_CONNECTIONS_PER_ADDRESS", "256", "Open API connections of one remote address"),
     setting("WORKER_HTTP_MAX_BODY", "1048576", "Longest JSON body in bytes, 65536 to 67108864"),
+    setting("BACKEND_URL", "unset: standalone", "The backend gateway; without it nothing is sent anywhere"),
+    setting(
+        "BACKEND_DIALECT",
+        "guide",
+        "guide: as in the written guide; whatsam: as the public backend does it",
+    ),
+    setting(
+        "BACKEND_EVENTS",
+        "unset: session-status only",
+        "Kinds of events sent besides session-status, separated by commas, or all",
+    ),
+    setting("BACKEND_CA_FILE", "unset", "PEM file with the only certificates trusted for the backend"),
+    setting("HEARTBEAT_INTERVAL", "30", "Seconds between two heartbeats, 1 to 300"),
+    Setting {
+        is_secret: true,
+        ..setting("WEBHOOK_SECRET", "unset: not signed", "Signs webhooks, 16 characters or more")
+    },
+    Setting {
+        is_secret: true,
+        ..setting(
+            "WEBHOOK_SECRET_OLD",
+            "unset",
+            "The secret that WEBHOOK_SECRET replaces; both sign meanwhile",
+        )
+    },
     setting("STATE_DIR", "./state", "Folder for everything durable; systemd's STATE_DIRECTORY goes first"),
     setting(
         "MINIO_ENDPOINT",
@@ -212,14 +246,7 @@ pub const SETTINGS: &[Setting] = &[
 ];
 
 /// Settings of coming versions: known, and not used yet.
-const NOT_YET: &[&str] = &[
-    "BACKEND_URL",
-    "BACKEND_DIALECT",
-    "BACKEND_EVENTS",
-    "HEARTBEAT_INTERVAL",
-    "MEDIA_AUTO_DOWNLOAD",
-    "MEDIA_MAX_SIZE",
-];
+const NOT_YET: &[&str] = &["MEDIA_AUTO_DOWNLOAD", "MEDIA_MAX_SIZE"];
 
 impl Config {
     /// Checks the environment. The second value is warnings worth a log line each.
@@ -238,8 +265,10 @@ impl Config {
         );
         let is_open = auth_token.is_some() || api_auth == ApiAuth::Off && raw.is_set("WORKER_BIND");
         let state_dir = state_dir(&mut raw);
+        let worker_id = worker_id(&mut raw);
         let config = Self {
-            worker_id: worker_id(&mut raw),
+            backend: backend::backend(&mut raw, &worker_id, auth_token.as_deref()),
+            worker_id,
             bind: bind(&mut raw, is_open),
             endpoint: endpoint(&mut raw),
             max_sessions: raw.number("WORKER_MAX_SESSIONS", 50, 1..=5000),
@@ -269,6 +298,7 @@ impl Config {
             raw.problem("WORKER_AUTH_TOKEN", "is needed because WORKER_API_AUTH=required");
         }
         let mut warnings = raw.finish(NOT_YET)?;
+        warnings.extend(backend::warnings(config.backend.as_ref()));
         if config.api_auth == ApiAuth::Off && !config.bind.ip().is_loopback() {
             warnings.push(format!(
                 "WORKER_API_AUTH=off: everybody who reaches {} can use every session",

@@ -16,11 +16,13 @@
 //! | `come-back`, at the start | `session` | sessions that cannot be had yet | ends by itself | system |
 //! | `wa-<id>`, one per session that is not at rest | `session` | `poll`: its socket and its inbox; the disk through the store's answers | [`Worker::stop`] | 1 MiB virtual, few pages touched |
 //! | `dial-<id>`, for moments | `session` | connect, TLS and websocket handshake, each with a deadline | end by themselves | see `session::desk` |
+//! | `backend-link`, `backend-heart`, only with a backend | `backend` | the backend's answers (15 s, 5 s); something to do | [`Worker::stop`], left behind after its deadline | 512 KiB |
+//! | `outbox-0` … `outbox-3`, only with a backend | `backend` | an event to deliver; the backend's answer (10 s) | [`Worker::stop`], left behind after its deadline | 512 KiB |
 //! | `systemd`, only under `Type=notify` | `systemd` | a pause; then the store's and the API's answer (15 s, 5 s) | ends with the process | 128 KiB |
 //! | `sbx-…`, only with `--sandbox` | `sandbox` | see there | [`Sandboxed::stop`] | see there |
 //!
 //! Stop order: the API stops accepting and lets requests under way finish, sessions say goodbye and write exact
-//! counters, what is left is uploaded and the leases released, the store writes its queue. Each step has a deadline; their sum is [`STOP_DEADLINE`].
+//! counters, events that can be delivered in a moment are, what is left is uploaded and the leases released, the store writes its queue. Each step has a deadline; their sum is [`STOP_DEADLINE`].
 
 mod sandboxed;
 
@@ -42,7 +44,8 @@ use crate::{
         Api, ApiSettings,
         http::{HttpError, HttpOptions, HttpServer},
     },
-    config::Config,
+    backend::{Backend, BackendError},
+    config::{Config, default_endpoint},
     session::{Registry, SessionSettings},
     storage::{
         local::{LocalStore, StoreError},
@@ -59,6 +62,7 @@ pub struct Worker {
     http: HttpServer,
     api: Arc<Api>,
     registry: Registry,
+    backend: Option<Arc<Backend>>,
 }
 
 /// Why a worker did not start.
@@ -91,6 +95,9 @@ pub enum StartError {
     /// The sessions cannot be loaded.
     #[error("cannot load the sessions: {0}")]
     Sessions(String),
+    /// The link to the backend.
+    #[error("the backend cannot be served")]
+    Backend(#[from] BackendError),
     /// The API cannot be served.
     #[error("the API cannot be served")]
     Http(#[from] HttpError),
@@ -110,11 +117,18 @@ impl Worker {
         let sync = ObjectSync::start(objects, store.clone(), sync_settings(config, proven))?;
         let registry =
             Registry::open_synced(store, session_settings(config), sync).map_err(StartError::Sessions)?;
-        let api = Api::new(registry.clone(), ApiSettings::from(config));
+        // Before the sessions, so that it hears of everything they say.
+        let backend = Backend::open(config, &registry)?;
+        let api = Api::with_backend(registry.clone(), ApiSettings::from(config), backend.clone());
         let http = HttpServer::start(http_options(config, on_failure), api.handler())?;
+        if let Some(backend) = &backend {
+            let listens_on = http.local_addr();
+            let endpoint = config.endpoint.clone().unwrap_or_else(|| default_endpoint(listens_on));
+            backend.start(endpoint, reachable(listens_on))?;
+        }
         // After the API, so that a thousand reconnecting sessions do not keep `/health` waiting.
         registry.start_all();
-        let worker = Self { http, api, registry };
+        let worker = Self { http, api, registry, backend };
         info!("worker {} listens on http://{}", config.worker_id, worker.local_addr());
         Ok(worker)
     }
@@ -142,12 +156,18 @@ impl Worker {
     /// Stops in order. Takes at most [`STOP_DEADLINE`]; pairings are kept, and sessions that are connected now are
     /// connected again at the next start.
     pub fn stop(self) {
-        let Self { http, api, registry } = self;
+        let Self { http, api, registry, backend } = self;
         api.begin_stop();
+        if let Some(backend) = &backend {
+            backend.begin_stop();
+        }
         http.stop(HTTP_DEADLINE);
         let late = registry.shutdown(SESSIONS_DEADLINE);
         if !late.is_empty() {
             warn!("{} sessions did not stop in time: {}", late.len(), late.join(", "));
+        }
+        if let Some(backend) = &backend {
+            backend.stop(BACKEND_DEADLINE);
         }
         let kept = registry.release_all(UPLOADS_DEADLINE);
         if !kept.is_empty() {
@@ -284,12 +304,17 @@ const HTTP_DEADLINE: Duration = Duration::from_secs(8);
 /// For sessions to close and for their last writes.
 const SESSIONS_DEADLINE: Duration = Duration::from_secs(10);
 
+/// For events that can be delivered at once; the others wait for the next start.
+const BACKEND_DEADLINE: Duration = Duration::from_secs(5);
+
 /// For the last uploads and the leases.
 const UPLOADS_DEADLINE: Duration = Duration::from_secs(20);
 
 /// What a stop takes at the longest, the store's last commit aside.
-pub const STOP_DEADLINE: Duration =
-    HTTP_DEADLINE.saturating_add(SESSIONS_DEADLINE).saturating_add(UPLOADS_DEADLINE);
+pub const STOP_DEADLINE: Duration = HTTP_DEADLINE
+    .saturating_add(SESSIONS_DEADLINE)
+    .saturating_add(BACKEND_DEADLINE)
+    .saturating_add(UPLOADS_DEADLINE);
 
 /// Tries at the start, as long as trouble comes quickly.
 const SELF_TESTS: usize = 3;

@@ -42,8 +42,21 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
         "time and randomness are arguments",
     ),
     ("src/api", &["whatsapp::engine"], "the API holds session handles, never engines"),
-    ("src/session", &["crate::api", "crate::sandbox"], "sessions do not know who drives them"),
-    ("src/storage", &["crate::api", "crate::session", "crate::sandbox"], "storage does not know its users"),
+    (
+        "src/session",
+        &["crate::api", "crate::backend", "crate::sandbox"],
+        "sessions do not know who drives them",
+    ),
+    (
+        "src/storage",
+        &["crate::api", "crate::backend", "crate::session", "crate::sandbox"],
+        "storage does not know its users",
+    ),
+    (
+        "src/backend",
+        &["crate::api", "crate::sandbox", "crate::whatsapp"],
+        "the link to the backend knows sessions and the event log, not requests and not the protocol",
+    ),
     (
         "src/sandbox",
         &["crate::session", "crate::storage", "crate::config"],

@@ -6,6 +6,7 @@ use super::{
     Api,
     respond::{Answer, ApiError, ok},
 };
+use crate::storage::sync::ObjectSync;
 
 /// `GET /health`: open to everybody, so it tells figures only.
 pub(super) fn health(api: &Api) -> Answer {
@@ -20,8 +21,15 @@ pub(super) fn health(api: &Api) -> Answer {
         max_sessions: usize,
     }
     let (session_count, _) = api.registry.counts();
+    let status = if api.is_stopping() || api.registry.is_draining() {
+        "draining"
+    } else if api.store().health().is_some() || api.registry.sync().is_some_and(ObjectSync::is_in_trouble) {
+        "degraded"
+    } else {
+        "online"
+    };
     Ok(ok(&Health {
-        status: "online",
+        status,
         session_count,
         cpu_usage: api.load.cpu_percent(),
         memory_usage: api.load.memory_percent(),

@@ -30,6 +30,7 @@ mod send;
 mod sessions;
 mod time;
 mod traffic;
+mod webhooks;
 
 use std::{
     sync::{
@@ -40,6 +41,7 @@ use std::{
 };
 
 use crate::{
+    backend::Backend,
     config::{ApiAuth, Config},
     metrics::Load,
     session::{Registry, SessionHandle},
@@ -92,6 +94,8 @@ impl From<&Config> for ApiSettings {
 /// The worker's API: answers requests about the sessions of one registry.
 pub struct Api {
     registry: Registry,
+    /// The gateway that is served, if there is one.
+    backend: Option<Arc<Backend>>,
     auth: Auth,
     settings: ApiSettings,
     routes: routes::Table,
@@ -105,13 +109,24 @@ pub struct Api {
 }
 
 impl Api {
-    /// An API over these sessions.
+    /// An API over these sessions, without a backend.
     #[must_use]
     pub fn new(registry: Registry, settings: ApiSettings) -> Arc<Self> {
+        Self::with_backend(registry, settings, None)
+    }
+
+    /// An API over these sessions, and the backend they are served to.
+    #[must_use]
+    pub fn with_backend(
+        registry: Registry,
+        settings: ApiSettings,
+        backend: Option<Arc<Backend>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             auth: Auth::new(settings.auth, settings.token.clone()),
             waiting: Permits::new((settings.threads / 2).max(1)),
             registry,
+            backend,
             settings,
             routes: routes::Table::new(),
             in_flight: InFlight::default(),

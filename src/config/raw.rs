@@ -179,8 +179,8 @@ fn edit_distance(a: &str, b: &str) -> usize {
 }
 
 /// Names that begin like this are meant for us.
-const PREFIXES: [&str; 7] =
-    ["WORKER_", "WHATSAPP_", "MINIO_", "STORAGE_", "RETENTION_", "BACKEND_", "SANDBOX_"];
+const PREFIXES: [&str; 8] =
+    ["WORKER_", "WHATSAPP_", "MINIO_", "STORAGE_", "RETENTION_", "BACKEND_", "WEBHOOK_", "SANDBOX_"];
 
 #[cfg(test)]
 mod tests {

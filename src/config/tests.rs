@@ -72,7 +72,7 @@ fn unknown_names_warn_with_the_nearest_known_one() {
         ("WORKER_PROT", "1"),
         ("WHATSAPP_URLS", "x"),
         ("MINIO_ENDPONT", "localhost:9000"),
-        ("BACKEND_URL", "http://localhost:8000"),
+        ("MEDIA_MAX_SIZE", "1"),
         ("BACKEND_QQQQQQQQQQQQQQ", "x"),
         ("PATH", "/bin"),
     ])
@@ -80,7 +80,7 @@ fn unknown_names_warn_with_the_nearest_known_one() {
     assert_eq!(
         warnings,
         [
-            "set, but not used by this version yet: BACKEND_URL",
+            "set, but not used by this version yet: MEDIA_MAX_SIZE",
             "unknown setting BACKEND_QQQQQQQQQQQQQQ",
             "unknown setting MINIO_ENDPONT; did you mean MINIO_ENDPOINT?",
             "unknown setting WHATSAPP_URLS; did you mean WHATSAPP_URL?",

@@ -62,6 +62,23 @@ impl Registry {
         }
     }
 
+    /// Makes a session here that the object store has; `None` when it has none of this id.
+    ///
+    /// # Errors
+    /// As for [`Registry::create`]; [`SessionError::Custody`] when the object store cannot be asked.
+    pub fn take_over(
+        &self,
+        id: &str,
+        user_id: &str,
+        name: Option<&str>,
+    ) -> Result<Option<SessionHandle>, SessionError> {
+        let Some(sync) = self.sync() else { return Ok(None) };
+        if sync.find(id)?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(self.create(id, user_id, name)?.0))
+    }
+
     /// Brings back, behind the back of the start: the sessions of the local store, then those that only the object
     /// store has. What cannot be had now is tried again.
     pub(super) fn bring_back(&self, wanted: Vec<SessionHandle>) {

@@ -163,6 +163,30 @@ impl SessionHandle {
         self.session.board.measures()
     }
 
+    /// Puts the status as it is into the event log once more, for somebody who may have forgotten it.
+    ///
+    /// # Errors
+    /// [`SessionError::Store`]
+    pub fn tell_again(&self) -> Result<(), SessionError> {
+        loop {
+            let shown = self.snapshot();
+            let told =
+                self.session.common.store.tell(self.key(), SessionPatch::default(), report::event(&shown))?;
+            self.session.board.logged(told);
+            // A change meanwhile may stand in the log before what is told here.
+            let now = self.snapshot();
+            if (now.status, now.updated_ms, &now.qr) == (shown.status, shown.updated_ms, &shown.qr) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether no phone has accepted this session, for certain.
+    #[must_use]
+    pub fn is_unlinked(&self) -> bool {
+        !self.is_linked()
+    }
+
     pub(super) fn status(&self) -> SessionStatus {
         self.session.board.status()
     }

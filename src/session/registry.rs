@@ -21,7 +21,7 @@ use super::{
 use crate::{
     proxy::Proxy,
     storage::{
-        local::{LocalStore, SessionRow, StoreError},
+        local::{LocalStore, SessionKey, SessionRow, StoreError},
         sync::{CustodyError, ObjectSync},
     },
     whatsapp::{engine::EngineConfig, keys::PublicKey},
@@ -241,6 +241,12 @@ impl Registry {
     /// [`SessionError::NotFound`].
     pub fn get(&self, id: &str) -> Result<SessionHandle, SessionError> {
         self.read().get(id).cloned().ok_or(SessionError::NotFound)
+    }
+
+    /// The session of this internal number.
+    #[must_use]
+    pub fn by_key(&self, key: SessionKey) -> Option<SessionHandle> {
+        self.read().values().find(|session| session.key() == key).cloned()
     }
 
     /// All sessions, by id.

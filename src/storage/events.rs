@@ -13,7 +13,7 @@
 //! | `qr` | `code expiresInSeconds` |
 //! | `passkey` | `options` |
 //!
-//! The session writes one more kind, `session-status`. Absent values are left out; times are RFC 3339.
+//! The session writes two more kinds, `session-status` and `session-gap` (`from to reason`). Absent values are left out; times are RFC 3339.
 
 use serde::Serialize;
 
@@ -21,6 +21,23 @@ use crate::whatsapp::{
     jid::Jid,
     model::{Event, MessageRecord},
 };
+
+/// Every kind there is.
+pub const KINDS: [&str; 13] = [
+    "session-status",
+    "session-gap",
+    "message",
+    "message-status",
+    "message-undecryptable",
+    "identity-changed",
+    "group-changed",
+    "paired",
+    "login",
+    "ready",
+    "unlinked",
+    "qr",
+    "passkey",
+];
 
 /// Kind and JSON object of an event.
 #[must_use]
@@ -67,6 +84,13 @@ pub fn encode(event: &Event) -> (&'static str, String) {
 #[must_use]
 pub fn rfc3339(unix_s: u64) -> String {
     let time = i64::try_from(unix_s).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
+    time.unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+}
+
+/// As [`rfc3339`], for Unix milliseconds; whole seconds have no fraction.
+#[must_use]
+pub fn rfc3339_ms(unix_ms: u64) -> String {
+    let time = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     time.unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
 }
 

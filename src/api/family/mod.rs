@@ -15,21 +15,7 @@ pub(super) use send::send;
 pub(super) use sessions::{delete, disconnect, list, logout, restart, start, status};
 
 use super::http::Response;
-use crate::session::SessionStatus;
-
-/// The backend's word for a status; it has six of them and refuses every other.
-///
-/// `connecting` is not its `INIT`: a session that is left in `INIT`, by a worker that dies then, can never be connected
-/// again, while `RECONNECTING` is cleared with the worker.
-fn word(status: SessionStatus) -> &'static str {
-    match status {
-        SessionStatus::Disconnected | SessionStatus::LoggedOut => "DISCONNECTED",
-        SessionStatus::Connecting | SessionStatus::Reconnecting => "RECONNECTING",
-        SessionStatus::QrRequired => "QR_REQUIRED",
-        SessionStatus::Connected => "CONNECTED",
-        SessionStatus::PasskeyRequired | SessionStatus::Error => "ERROR",
-    }
-}
+use crate::backend::whatsam_word as word;
 
 /// Repeats the fields of `data` beside it. `change` sees `data` before.
 fn mirrored(response: Response, change: impl FnOnce(&mut serde_json::Map<String, Value>)) -> Response {
@@ -52,15 +38,6 @@ fn mirrored(response: Response, change: impl FnOnce(&mut serde_json::Map<String,
 mod tests {
     use super::*;
     use crate::api::respond::ok;
-
-    #[test]
-    fn every_status_has_one_of_the_six_words() {
-        const WORDS: [&str; 6] =
-            ["INIT", "QR_REQUIRED", "CONNECTED", "DISCONNECTED", "RECONNECTING", "ERROR"];
-        for status in SessionStatus::ALL {
-            assert!(WORDS.contains(&word(status)), "{status:?}");
-        }
-    }
 
     #[test]
     fn data_is_repeated_beside_itself_and_never_hides_the_envelope() {

@@ -93,6 +93,10 @@ fn connecting(api: &Api, session: &SessionHandle, status: u16, message: &str) ->
     let permit = api.waiting.take();
     let snapshot =
         connect::wait_for_link(api, session, if permit.is_ok() { patience } else { Duration::ZERO });
+    // Its database takes this answer for the newest status, even over a webhook that came meanwhile.
+    if let Some(backend) = &api.backend {
+        backend.answered(session);
+    }
     mirrored(respond(status, &standing(snapshot, message)), |_| {})
 }
 

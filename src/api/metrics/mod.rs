@@ -4,8 +4,10 @@
 //! a session's id: a thousand sessions times every family would cost the scraper more than it tells; which session is
 //! in trouble is in `GET /sessions` and in the log.
 //!
-//! `sessions` has what sessions and their engines count, `storage` the local store and the object store.
+//! `backend` has the link to the gateway, `sessions` what sessions and their engines count, `storage` the local store and
+//! the object store.
 
+mod backend;
 mod sessions;
 mod storage;
 
@@ -18,6 +20,7 @@ pub(super) fn show(api: &Api) -> Answer {
     worker(&mut out, api);
     sessions::write(&mut out, api);
     storage::write(&mut out, api);
+    backend::write(&mut out, api);
     api.traffic.write(&mut out);
     process(&mut out, api, &ProcessStats::measure());
     Ok(Response::bytes(200, Exposition::CONTENT_TYPE, out.finish().into_bytes()))

@@ -45,6 +45,7 @@ pub(super) const CODES: &[Code] = &[
     code(405, "METHOD_NOT_ALLOWED", "The path answers other methods; `Allow` lists them"),
     code(408, "REQUEST_TIMEOUT", "The request did not arrive in time"),
     code(409, "SESSION_OF_OTHER_USER", "The session id belongs to another user"),
+    code(409, "NO_BACKEND", "No backend is configured, so nothing is sent anywhere"),
     code(409, "SESSION_NOT_CONNECTED", "The session has no connection to WhatsApp; connect it first"),
     code(409, "SESSION_DELETING", "The session is being deleted"),
     code(

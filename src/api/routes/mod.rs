@@ -11,6 +11,7 @@ mod family;
 mod messages;
 mod reference;
 mod sessions;
+mod webhooks;
 mod worker;
 
 use super::{
@@ -43,7 +44,7 @@ pub(super) struct Call<'a> {
 
 /// Every route, in the order of the documentation.
 pub(super) fn all() -> impl Iterator<Item = &'static Route> {
-    [worker::ROUTES, sessions::ROUTES, messages::ROUTES, family::ROUTES, reference::ROUTES]
+    [worker::ROUTES, sessions::ROUTES, messages::ROUTES, webhooks::ROUTES, family::ROUTES, reference::ROUTES]
         .into_iter()
         .flatten()
 }

@@ -34,6 +34,8 @@ pub struct OutboxRow {
     pub at: OutboxCursor,
     /// Number of the newest event.
     pub last_seq: u64,
+    /// Number of the newest `session-status` behind the cursor; 0 when there is none.
+    pub last_status: u64,
     /// Refused events are to be delivered again.
     pub replay: bool,
 }
@@ -345,7 +347,9 @@ impl Reader<'_> {
         let sql = "SELECT session, cursor, sent,
                        (SELECT coalesce(max(seq), 0) FROM events WHERE events.session = outbox.session),
                        EXISTS (SELECT 1 FROM dead_letters
-                               WHERE dead_letters.session = outbox.session AND replay = 1)
+                               WHERE dead_letters.session = outbox.session AND replay = 1),
+                       coalesce((SELECT seq FROM events WHERE events.session = outbox.session
+                               AND seq > cursor AND kind = 'session-status' ORDER BY seq DESC LIMIT 1), 0)
                    FROM outbox";
         self.many(sql, [], |row| {
             Ok(OutboxRow {
@@ -356,6 +360,7 @@ impl Reader<'_> {
                 },
                 last_seq: records::unsigned(row.get(3)?),
                 replay: row.get(4)?,
+                last_status: records::unsigned(row.get(5)?),
             })
         })
     }

@@ -51,6 +51,12 @@ pub struct SyncStats {
 }
 
 impl ObjectSync {
+    /// Whether the object store fails at the moment. Asks nobody.
+    #[must_use]
+    pub fn is_in_trouble(&self) -> bool {
+        self.inner.circuit.error().is_some()
+    }
+
     /// A snapshot. Asks the local store two short questions.
     #[must_use]
     pub fn stats(&self) -> SyncStats {

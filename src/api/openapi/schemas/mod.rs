@@ -3,13 +3,14 @@
 mod family;
 mod messages;
 mod sessions;
+mod webhooks;
 mod worker;
 
 use serde_json::{Map, Value, json};
 
 /// All of them, by name.
 pub(super) fn all() -> Map<String, Value> {
-    let groups = [common(), worker::all(), sessions::all(), messages::all(), family::all()];
+    let groups = [common(), worker::all(), sessions::all(), messages::all(), webhooks::all(), family::all()];
     groups
         .into_iter()
         .flat_map(|group| match group {
