@@ -1,6 +1,8 @@
 //! Log lines: text for people and the journal, or JSON for collectors; panics included.
 //!
-//! The id of a session travels as the key `session` of each line (`log::info!(session = id; "…")`).
+//! Every line about a session names it: as the key `session` (`log::info!(session = id; "…")`), as its first words
+//! (`session <id>: …`), or by coming from a thread of that session, whose name has it. In JSON all three become the
+//! field `session`; as text, what is missing in the words is put behind them.
 //! Levels are a promise: ERROR needs a person or is a bug, WARN is degraded but handled, INFO is lifecycle,
 //! DEBUG has stanza tags and ids, TRACE the wire.
 
@@ -40,8 +42,9 @@ pub fn log_panics() {
 
 fn write_text(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     let time = out.timestamp_millis();
-    write!(out, "{time} {:<5} {}", record.level(), record.args())?;
-    write_pairs(out, record)?;
+    let message = record.args().to_string();
+    write!(out, "{time} {:<5} {message}", record.level())?;
+    write_pairs(out, record, &message)?;
     writeln!(out)
 }
 
@@ -53,9 +56,9 @@ fn write_journal(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
         Level::Info => 6,
         Level::Debug | Level::Trace => 7,
     };
-    let text = record.args().to_string().replace('\n', &format!("\n<{priority}>"));
-    write!(out, "<{priority}>{text}")?;
-    write_pairs(out, record)?;
+    let message = record.args().to_string();
+    write!(out, "<{priority}>{}", message.replace('\n', &format!("\n<{priority}>")))?;
+    write_pairs(out, record, &message)?;
     writeln!(out)
 }
 
@@ -64,18 +67,24 @@ fn write_json(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     line.0.insert("time".to_owned(), out.timestamp_millis().to_string().into());
     line.0.insert("level".to_owned(), record.level().as_str().to_ascii_lowercase().into());
     line.0.insert("target".to_owned(), record.target().into());
-    line.0.insert("message".to_owned(), record.args().to_string().into());
+    let message = record.args().to_string();
+    if let Some(id) = first_words_session(&message).map(str::to_owned).or_else(thread_session) {
+        line.0.insert("session".to_owned(), id.into());
+    }
+    line.0.insert("message".to_owned(), message.into());
     // Collecting into a map cannot fail.
     let _ = record.key_values().visit(&mut line);
     writeln!(out, "{}", serde_json::Value::Object(line.0))
 }
 
-fn write_pairs(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+fn write_pairs(out: &mut Formatter, record: &Record<'_>, message: &str) -> io::Result<()> {
     let mut pairs = Pairs::default();
+    if let (None, Some(id)) = (first_words_session(message), thread_session()) {
+        pairs.0.insert("session".to_owned(), id.into());
+    }
     let _ = record.key_values().visit(&mut pairs);
     for (name, value) in pairs.0 {
         match value.as_str() {
-            Some("") => {}
             Some(text) => write!(out, " {name}={text}")?,
             None => write!(out, " {name}={value}")?,
         }
@@ -83,7 +92,26 @@ fn write_pairs(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// The key-value pairs of a line.
+/// The id in a message that begins with `session <id>`.
+fn first_words_session(message: &str) -> Option<&str> {
+    let rest = message.strip_prefix("session ")?;
+    let is_of_id = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let end = rest.find(|c| !is_of_id(c))?;
+    let (id, rest) = rest.split_at(end);
+    (!id.is_empty() && (rest.starts_with(": ") || rest.starts_with(' '))).then_some(id)
+}
+
+/// The session whose thread this is.
+fn thread_session() -> Option<String> {
+    let thread = std::thread::current();
+    let name = thread.name()?;
+    SESSION_THREADS.iter().find_map(|prefix| name.strip_prefix(prefix)).map(str::to_owned)
+}
+
+/// What the names of threads begin with that work for one session; its id follows.
+const SESSION_THREADS: [&str; 2] = ["wa-", "dial-"];
+
+/// The key-value pairs of a line, without those that say nothing.
 #[derive(Default)]
 struct Pairs(serde_json::Map<String, serde_json::Value>);
 
@@ -91,7 +119,10 @@ impl<'kvs> VisitSource<'kvs> for Pairs {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), log::kv::Error> {
         let value = match value.to_u64() {
             Some(number) => number.into(),
-            None => value.to_string().into(),
+            None => match value.to_string() {
+                text if text.is_empty() => return Ok(()),
+                text => text.into(),
+            },
         };
         self.0.insert(key.as_str().to_owned(), value);
         Ok(())

@@ -1,4 +1,5 @@
-//! What the log says of people and what they write: above debug level nothing, and never the text.
+//! What the log says of people and what they write: above debug level nothing, and never the text. And that its JSON
+//! form is what it promises to be.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
@@ -8,19 +9,23 @@ use common::{
     sandbox::Sandbox,
     worker::{Worker, chat},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 const ALICE: &str = "6281200000061";
+const BOB: &str = "6281200000063";
 const CAROL: &str = "4915100000062";
 const SECRETS: [&str; 3] = ["walrus at midnight", "penguin at noon", "herring for everyone"];
 
-/// Linking, texts both ways, a group, a cut connection, a retry, a restart; gives the log and what must not be in it.
-fn whole_chat(level: &str) -> (String, Vec<String>) {
+/// Linking by QR and by code, texts both ways, a group, a cut connection, a retry, a restart; gives the log and what
+/// must not be in it.
+fn whole_chat(level: &str, format: &str) -> (String, Vec<String>) {
     let sandbox = Sandbox::start();
-    sandbox.add_phone(ALICE);
-    sandbox.add_phone(CAROL);
-    let mut worker = Worker::start_with(&sandbox, &[("RUST_LOG", level)]);
+    for phone in [ALICE, BOB, CAROL] {
+        sandbox.add_phone(phone);
+    }
+    let mut worker = Worker::start_with(&sandbox, &[("RUST_LOG", level), ("LOG_FORMAT", format)]);
     worker.link(&sandbox, "alice", ALICE);
+    link_by_code(&sandbox, &worker, "bob", BOB);
     worker.send("alice", CAROL, SECRETS[0]);
     sandbox.send(CAROL, ALICE, SECRETS[1]);
     let mut expected = vec![SECRETS[1].to_owned()];
@@ -52,10 +57,20 @@ fn whole_chat(level: &str) -> (String, Vec<String>) {
     worker.await_status("alice", "logged_out");
     log += &worker.log();
 
-    let lids = [ALICE, CAROL].map(|phone| sandbox.lid(phone).trim_end_matches("@lid").to_owned());
+    let lids = [ALICE, BOB, CAROL].map(|phone| sandbox.lid(phone).trim_end_matches("@lid").to_owned());
     let group = group.trim_end_matches("@g.us").to_owned();
-    let people = [ALICE, CAROL, "4915100009999", "s.whatsapp.net"].map(str::to_owned);
+    let people = [ALICE, BOB, CAROL, "4915100009999", "s.whatsapp.net"].map(str::to_owned);
     (log, people.into_iter().chain(lids).chain([group]).collect())
+}
+
+fn link_by_code(sandbox: &Sandbox, worker: &Worker, session: &str, phone: &str) {
+    worker.create(session);
+    worker.post(&format!("/session/{session}/connect"), &json!({}));
+    let code =
+        worker.post(&format!("/session/{session}/pair-code"), &json!({ "phoneNumber": phone }))["pairingCode"]
+            .clone();
+    sandbox.post(&format!("/phones/{phone}/pair-code"), &json!({ "code": code }));
+    worker.await_status(session, "connected");
 }
 
 fn lines_with<'a>(log: &'a str, words: &[impl AsRef<str>]) -> Vec<&'a str> {
@@ -64,7 +79,7 @@ fn lines_with<'a>(log: &'a str, words: &[impl AsRef<str>]) -> Vec<&'a str> {
 
 #[test]
 fn an_ordinary_log_names_nobody_and_quotes_nothing() {
-    let (log, people) = whole_chat("info");
+    let (log, people) = whole_chat("info", "text");
     assert!(log.contains("session alice: connected"), "a log that says something:\n{log}");
     let told = lines_with(&log, &people);
     assert!(told.is_empty(), "{told:#?}");
@@ -74,11 +89,32 @@ fn an_ordinary_log_names_nobody_and_quotes_nothing() {
 
 #[test]
 fn a_debug_log_quotes_nothing_and_names_people_only_at_debug_level() {
-    let (log, people) = whole_chat("debug");
+    let (log, people) = whole_chat("debug", "text");
     assert!(log.contains(" DEBUG "), "a debug log:\n{log}");
     let quoted = lines_with(&log, &SECRETS);
     assert!(quoted.is_empty(), "{quoted:#?}");
     let told = lines_with(&log, &people);
     let above: Vec<_> = told.iter().filter(|line| !line.contains(" DEBUG ")).collect();
     assert!(above.is_empty(), "{above:#?}");
+}
+
+#[test]
+fn each_line_of_a_json_log_is_an_object_that_names_its_session() {
+    let (log, people) = whole_chat("debug", "json");
+    let mut of_alice = 0;
+    for line in log.lines() {
+        let json: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let text =
+            |name: &str| json[name].as_str().unwrap_or_else(|| panic!("{name} is text: {line}")).to_owned();
+        let (level, message, target) = (text("level"), text("message"), text("target"));
+        assert!(["error", "warn", "info", "debug"].contains(&level.as_str()), "{line}");
+        text("time").parse::<jiff::Timestamp>().unwrap_or_else(|error| panic!("{error}: {line}"));
+        if message.contains("session alice") || target.starts_with("whatsapp_worker::whatsapp") {
+            assert!(matches!(json["session"].as_str(), Some("alice" | "bob")), "{line}");
+        }
+        of_alice += usize::from(json["session"] == "alice");
+        assert!(!SECRETS.iter().any(|secret| line.contains(secret)), "{line}");
+        assert!(level == "debug" || !people.iter().any(|one| line.contains(one)), "{line}");
+    }
+    assert!(of_alice > 10, "{of_alice} lines of the session");
 }

@@ -53,7 +53,9 @@ impl Worker {
                 panic!("the worker ended ({status}):\n{log}");
             }
             let (_, rest) = log.split_once(" listens on ")?;
-            Some(rest.split_once('\n')?.0.trim().to_owned())
+            // In JSON a quote follows.
+            let (line, _) = rest.split_once('\n')?;
+            Some(line.split('"').next().unwrap_or_default().trim().to_owned())
         });
     }
 
