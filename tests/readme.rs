@@ -9,7 +9,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use common::{Process, eventually};
+use common::{Process, durable::Home, eventually, sandbox::Sandbox};
 use serde_json::{Value, json};
 use whatsapp_worker::config::SETTINGS;
 
@@ -117,4 +117,28 @@ fn the_lines_that_the_sandbox_prints_work_when_pasted() {
     let history = &answers.last().expect("answers")["data"];
     assert_eq!(history["messages"][0]["content"], "Hello Alice!", "{history}");
     assert_eq!(history["messages"][1]["content"], "Hello Bob!", "{history}");
+}
+
+#[test]
+fn the_readmes_lines_about_fail_over_work_as_written() {
+    let (_, rest) = README.split_once("```bash\ncurl -X POST b:8001").expect("the lines are there");
+    let lines = format!("curl -X POST b:8001{}", rest.split_once("\n```").expect("the block ends").0);
+    let (sandbox, home) = (Sandbox::start(), Home::new());
+    sandbox.add_phone("6281200000001");
+    let (a, b) = (home.worker(&sandbox, "a"), home.worker(&sandbox, "b"));
+    a.link(&sandbox, "demo", "6281200000001");
+    let script = lines.replace("a:8001", &a.api).replace("b:8001", &b.api).replace("curl ", "curl -s ");
+    let output =
+        Command::new("timeout").args(["60", "bash", "-euo", "pipefail", "-c", &script]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    let answers: Vec<Value> = serde_json::Deserializer::from_str(&text)
+        .into_iter()
+        .collect::<Result<_, _>>()
+        .expect("JSON answers");
+    let [created, refused, released, connected] = answers.as_slice() else { panic!("{answers:#?}") };
+    assert_eq!(created["success"], true, "{created}");
+    assert_eq!(refused["code"], "SESSION_HELD_ELSEWHERE", "{refused}");
+    assert_eq!(released["success"], true, "{released}");
+    assert_eq!(connected["data"]["status"], "connected", "{connected}");
 }

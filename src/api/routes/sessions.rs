@@ -63,7 +63,7 @@ pub(super) const ROUTES: &[Route] = &[
                     "Waits up to 20 seconds for the first QR or for the login. `qr_required` comes with `qrCode`, \
                      a picture as data URL. `connecting` means: ask again. Repeating the request is harmless.",
                 )
-                .optional_body("Nothing")
+                .optional_body("Anything")
                 .ok("Connection", "Where the session stands")
                 .ignores_unknown_fields()
                 .session()
