@@ -222,6 +222,7 @@ impl SessionHandle {
         match Engine::is_paired(&SessionStore::new(store.clone(), self.key())) {
             Ok(true) => self.resume(),
             Ok(false) => {
+                log::warn!("session {}: was connected, and has no account any more", self.snapshot().id);
                 let patch = SessionPatch {
                     status: Some(SessionStatus::Disconnected.as_str()),
                     wanted: Some(false),

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, ToSql, params, params_from_iter, t
 use super::{
     Claim, Logged, SessionKey, SessionPatch, SessionRow, StoreError,
     journal::{Journal, Redo},
-    marks::{self, Marks},
+    marks::{self, DirtyMark, Marks},
     parts::{self, CurrentPart, PartCount, PartKey},
     records, sealing,
 };
@@ -47,7 +47,11 @@ pub(super) enum Outcome {
     More(bool),
     /// Sessions with refused events to deliver again, and how many were marked.
     Replaying(Vec<SessionKey>, usize),
-    Number(u64),
+    /// The marks of a session, and the group of the journal that has everything they are about.
+    Marks {
+        group: u64,
+        marks: Vec<DirtyMark>,
+    },
 }
 
 /// What is known of sessions without asking the database.

@@ -1,8 +1,10 @@
 //! Which parts of a session the object store lacks: rows of `dirty`, written in the transaction of the change.
 //!
 //! A mark is a row of state (by table and key), the session's own row, or a part of a day of history. What is marked
-//! already costs a look into a set and nothing else. An upload first has the set forgotten, so that every change from
-//! then on leaves a new trace, then reads, and at its end takes the marks away that did not change meanwhile.
+//! already costs a look into a set and nothing else. An upload first has the marks read and the set forgotten, in one
+//! step, so that every change from then on leaves a new trace; then it reads what they mean, and at its end takes the
+//! marks away that did not change meanwhile. (Marks read any later, with the data, would not do: a change between the
+//! two steps leaves its trace there, and a second change of the same thing behind them leaves none.)
 
 use std::collections::{HashMap, HashSet};
 
@@ -109,11 +111,24 @@ impl Applier<'_> {
         }
     }
 
-    /// From now on every change of the session leaves a new trace. Answers with the number of the journal's group
-    /// that has everything before.
+    /// The session's marks, oldest first; from now on every change leaves a new trace. With them the number of the
+    /// journal's group that has everything before.
     pub(super) fn begin_upload(&mut self, SessionKey(session): SessionKey) -> Result<Outcome> {
         self.session(session)?.marks = Marks::default();
-        Ok(Outcome::Number(self.journal.borrow().next_number()))
+        let sql = "SELECT kind, key, round, since_ms FROM dirty WHERE session = ?1 ORDER BY since_ms";
+        let marks = self
+            .conn
+            .prepare_cached(sql)?
+            .query_map([session], |row| {
+                Ok(DirtyMark {
+                    kind: row.get(0)?,
+                    key: row.get(1)?,
+                    round: row.get(2)?,
+                    since_ms: records::unsigned(row.get(3)?),
+                })
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(Outcome::Marks { group: self.journal.borrow().next_number(), marks })
     }
 
     /// Takes away the marks that did not change since they were read.

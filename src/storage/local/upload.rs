@@ -58,6 +58,13 @@ impl DirtyMark {
 pub struct Snapshot<'a> {
     reader: Reader<'a>,
     session: SessionKey,
+    marks: Vec<DirtyMark>,
+}
+
+/// The first step of an upload: what is to be read, and what the reader must be able to see.
+pub(super) struct Begun {
+    group: u64,
+    marks: Vec<DirtyMark>,
 }
 
 impl LocalStore {
@@ -88,14 +95,23 @@ impl LocalStore {
     /// # Errors
     /// [`StoreError`] when the store cannot be read, or has work that it cannot show yet.
     pub fn begin_upload(&self, session: SessionKey) -> Result<Snapshot<'_>, StoreError> {
-        let number = match self.call(Op::BeginUpload { session })? {
-            Outcome::Number(number) => number,
-            _ => return Err(StoreError::Stopped),
-        };
+        let begun = self.collect_marks(session)?;
+        self.snapshot(session, begun)
+    }
+
+    pub(super) fn collect_marks(&self, session: SessionKey) -> Result<Begun, StoreError> {
+        match self.call(Op::BeginUpload { session })? {
+            Outcome::Marks { group, marks } => Ok(Begun { group, marks }),
+            _ => Err(StoreError::Stopped),
+        }
+    }
+
+    pub(super) fn snapshot(&self, session: SessionKey, begun: Begun) -> Result<Snapshot<'_>, StoreError> {
+        let Begun { group, marks } = begun;
         let reader = self.inner.readers.take()?;
         reader.begin()?;
-        let snapshot = Snapshot { reader, session };
-        if snapshot.reader.applied()? < number {
+        let snapshot = Snapshot { reader, session, marks };
+        if snapshot.reader.applied()? < group {
             return Err(self.health().unwrap_or(StoreError::Io("the store is behind its journal".into())));
         }
         Ok(snapshot)
@@ -155,12 +171,10 @@ impl LocalStore {
 }
 
 impl Snapshot<'_> {
-    /// The session's marks, oldest first.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the store cannot be read.
-    pub fn marks(&self) -> Result<Vec<DirtyMark>, StoreError> {
-        self.reader.marks(self.session)
+    /// The session's marks, oldest first. What they mean may be newer than they are.
+    #[must_use]
+    pub fn marks(&self) -> &[DirtyMark] {
+        &self.marks
     }
 
     /// The session's own row; `None` when it is being deleted.
@@ -222,18 +236,6 @@ impl Reader<'_> {
     fn dirty_count(&self) -> Result<u64, StoreError> {
         let count = self.one("SELECT count(*) FROM dirty", [], |row| row.get(0))?;
         Ok(count.map_or(0, records::unsigned))
-    }
-
-    fn marks(&self, session: SessionKey) -> Result<Vec<DirtyMark>, StoreError> {
-        let sql = "SELECT kind, key, round, since_ms FROM dirty WHERE session = ?1 ORDER BY since_ms";
-        self.many(sql, params![session.0], |row| {
-            Ok(DirtyMark {
-                kind: row.get(0)?,
-                key: row.get(1)?,
-                round: row.get(2)?,
-                since_ms: records::unsigned(row.get(3)?),
-            })
-        })
     }
 
     fn session(&self, session: SessionKey) -> Result<Option<SessionRow>, StoreError> {

@@ -107,7 +107,10 @@ impl ObjectSync {
                 Ok(())
             }
             Err(error) => {
-                self.give_up(&held);
+                // What is here stays the newest, and only the lease says so.
+                if taken.newest != Newest::Here {
+                    self.give_up(&held);
+                }
                 Err(error)
             }
         }
@@ -275,7 +278,7 @@ impl ObjectSync {
             }
             Found::Lease(..) | Found::Damaged(..) => return Ok(None),
         };
-        let lease = self.new_lease(held.generation + 1);
+        let lease = Lease { continues: Some(held.generation), ..self.new_lease(held.generation + 1) };
         let Some(version) = lease::write(store, &held.id, &lease, over.as_ref())? else { return Ok(None) };
         let complete = self.inner.local.lease(key).ok().flatten().is_none_or(|row| row.complete);
         let row = LeaseRow { generation: lease.generation, complete };
@@ -348,20 +351,21 @@ impl ObjectSync {
     fn take(&self, store: &dyn ObjectStore, id: &str, row: Option<LeaseRow>) -> Result<Taken, CustodyError> {
         for _ in 0..TRIES {
             let (over, generation, newest) = match lease::read(store, id)? {
-                Found::None => {
-                    (None, row.map_or(0, |row| row.generation), self.newest_without_lease(store, id, row)?)
-                }
+                Found::None => (None, known_generation(row), self.newest_without_lease(store, id, row)?),
                 Found::Damaged(bytes, version) => {
                     self.quarantine(&layout::lease(id), &bytes, "it is no lease");
-                    let generation = row.map_or(0, |row| row.generation);
-                    (Some(version), generation, Newest::Bucket(Freshness::Stale))
+                    (Some(version), known_generation(row), Newest::Bucket(Freshness::Stale))
                 }
                 Found::Lease(lease, version) => {
                     let newest = self.may_take(store, id, &lease, row)?;
                     (Some(version), lease.generation, newest)
                 }
             };
-            let lease = self.new_lease(generation.max(row.map_or(0, |row| row.generation)) + 1);
+            let known = known_generation(row);
+            let lease = Lease {
+                continues: (newest == Newest::Here).then_some(known),
+                ..self.new_lease(generation.max(known) + 1)
+            };
             if let Some(version) = lease::write(store, id, &lease, over.as_ref())? {
                 let expires_ms = lease.expires_ms();
                 return Ok(Taken { generation: lease.generation, version, expires_ms, newest });
@@ -389,7 +393,8 @@ impl ObjectSync {
             State::Held if !ours && is_alive => return Err(CustodyError::Held { worker, expires_ms }),
             State::Held | State::Released => {}
         }
-        let is_known = ours && row.is_some_and(|row| row.generation == lease.generation);
+        let known = known_generation(row);
+        let is_known = ours && (lease.generation == known || lease.continues == Some(known));
         if lease.state == State::Held {
             return Ok(if is_known { Newest::Here } else { Newest::Bucket(Freshness::Stale) });
         }
@@ -434,7 +439,7 @@ impl ObjectSync {
         log::warn!("session {id}: goes on without its lease being asked for: {error}");
         let held = Held {
             id: id.to_owned(),
-            generation: row.map_or(0, |row| row.generation),
+            generation: known_generation(row),
             version: None,
             expires_ms: 0,
             renew_at: Instant::now() + LEASE_TICK,
@@ -472,6 +477,11 @@ impl ObjectSync {
         let spread = u32::try_from(key.0.rem_euclid(16)).unwrap_or(0);
         Instant::now() + half - half * spread / 64
     }
+}
+
+/// What the local store knows of the session's generations; zero when it never had a lease.
+fn known_generation(row: Option<LeaseRow>) -> u64 {
+    row.map_or(0, |row| row.generation)
 }
 
 /// Part of a lease's life that must be left for a batch of uploads to begin.

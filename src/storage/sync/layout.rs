@@ -7,10 +7,11 @@
 //! sessions/<id>/messages/YYYY-MM-DD[.N].json   history, part N of a UTC day; the first part has no number
 //! media/<id>/…                                 files of messages
 //! temp/…                                       swept
-//! quarantine/<key>.<unix ms>                   copies of objects that could not be read
+//! quarantine/<key>.<hash>                      copies of objects that could not be read
 //! ```
 
 use jiff::{Timestamp, civil::Date};
+use sha2::{Digest as _, Sha256};
 
 use crate::storage::local::DayPart;
 
@@ -48,9 +49,11 @@ pub(super) fn media(id: &str) -> String {
     format!("media/{id}/")
 }
 
-/// Where a copy of an unreadable object goes.
-pub(super) fn quarantine(key: &str, now_ms: u64) -> String {
-    format!("quarantine/{key}.{now_ms}")
+/// Where a copy of an unreadable object goes: the same bytes always to the same place.
+pub(super) fn quarantine(key: &str, bytes: &[u8]) -> String {
+    let hash = Sha256::digest(bytes);
+    let start: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("quarantine/{key}.{start}")
 }
 
 /// Folder of a session's copies of unreadable objects.

@@ -33,6 +33,10 @@ pub(super) struct Lease {
     pub(super) returns: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) creds: Option<String>,
+    /// The newest state is in the holder's own state directory, which may still speak of this older generation: the
+    /// lease is written before the directory learns of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) continues: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +73,7 @@ impl Lease {
             clean: false,
             returns: false,
             creds: None,
+            continues: None,
         }
     }
 

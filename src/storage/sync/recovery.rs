@@ -5,6 +5,7 @@
 //! | a lease that was given back in order, `creds.json` as it was then | chains go on where they are |
 //! | anything else (expired lease, none, changed files) | sending chains and sender keys are never used again |
 //! | a file that cannot be read | copied to `quarantine/`, told in the log; the rest is loaded |
+//! | no `creds.json`, and an account here | the one here, with new sending chains: its owner was ended before it uploaded |
 //! | `creds.json` that cannot be read | copied to `quarantine/`, the session shows the error; never a fresh identity |
 //!
 //! The newest days of history are read before the session connects, the others behind its back, newest first. Their
@@ -15,12 +16,12 @@ use std::sync::Mutex;
 use super::{
     CustodyError, ObjectSync, PARALLEL, SessionData, SessionKey, day_file, in_parallel, layout,
     lease::{self, Found, State},
-    lock, now_ms,
+    lock,
 };
 use crate::storage::{
     baileys::{self, Freshness, LoadError},
     local::{DayPart, LeaseRow, SessionPatch},
-    object::{ObjectError, shown},
+    object::{Condition, ObjectError, shown},
 };
 
 /// A session that belongs to this worker although its local store does not know it.
@@ -111,8 +112,7 @@ impl ObjectSync {
                     files.len()
                 );
             }
-            // Never linked, or logged out: there is nothing to load, and what is here is older.
-            Err(LoadError::NoCreds) => local.adopt_state(key, Vec::new(), false)?,
+            Err(LoadError::NoCreds) => self.keep_own_account(id, key)?,
             Err(error) => {
                 let creds = files.iter().find(|(name, _)| name == layout::CREDS);
                 let bytes = creds.map_or(&[][..], |(_, bytes)| bytes);
@@ -130,6 +130,33 @@ impl ObjectSync {
         let recent = parts.into_iter().filter(|part| part.day >= newest - 1).rev().take(RECENT_PARTS);
         recent.into_iter().try_for_each(|part| self.load_part(id, key, part))?;
         Ok(superseded)
+    }
+
+    /// The bucket has no account. One that is here was never uploaded, or unlinked elsewhere, which its next login
+    /// tells: it is kept, but others may have used its sending chains.
+    fn keep_own_account(&self, id: &str, key: SessionKey) -> Result<(), CustodyError> {
+        let files = self.own_files(key)?;
+        let writes = match baileys::load(files.into_iter(), Freshness::Stale) {
+            Ok(loaded) => {
+                log::warn!("session {id}: the object store has no account of it, the one here goes on");
+                loaded.writes
+            }
+            Err(LoadError::NoCreds) => Vec::new(),
+            Err(error) => return Err(CustodyError::Damaged(error.to_string())),
+        };
+        Ok(self.inner.local.adopt_state(key, writes, true)?)
+    }
+
+    /// The local account as files.
+    fn own_files(&self, key: SessionKey) -> Result<Vec<(String, Vec<u8>)>, CustodyError> {
+        let snapshot = self.inner.local.begin_upload(key)?;
+        let render = |name: baileys::FileName| {
+            let bytes = baileys::render(&name, &snapshot)?;
+            Ok(bytes.map(|bytes| (name.to_string(), bytes)))
+        };
+        let files = baileys::names(&snapshot)
+            .and_then(|names| names.into_iter().filter_map(|name| render(name).transpose()).collect());
+        files.map_err(|error: baileys::RenderError| CustodyError::Damaged(error.to_string()))
     }
 
     /// Loads the history behind the back of a session that has not all of it.
@@ -249,19 +276,20 @@ impl ObjectSync {
         }
     }
 
-    /// Keeps a copy of what cannot be read, and says so. The original may be written over later.
+    /// Keeps a copy of what cannot be read, and says so, once. The original may be written over later.
     pub(super) fn quarantine(&self, object: &str, bytes: &[u8], why: &str) {
-        self.inner.counts.quarantined.add(1);
-        let copy = layout::quarantine(object, now_ms());
-        let kept = self.ask(|store| store.put(&copy, bytes, "application/octet-stream"));
-        match kept {
-            Ok(_) => {
-                log::error!("object {} cannot be used ({why}); a copy is under quarantine/", shown(object))
+        let copy = layout::quarantine(object, bytes);
+        match self.ask(|store| store.put_if(&copy, bytes, &Condition::Absent)) {
+            // Met again, by another try or after a restart.
+            Ok(None) => return,
+            Ok(Some(_)) => {
+                log::error!("object {} cannot be used ({why}); a copy is under quarantine/", shown(object));
             }
             Err(error) => {
                 log::error!("object {} cannot be used ({why}), nor a copy kept: {error}", shown(object));
             }
         }
+        self.inner.counts.quarantined.add(1);
     }
 }
 

@@ -5,19 +5,22 @@ use std::sync::atomic::AtomicUsize;
 use super::*;
 use crate::{
     storage::{
-        local::{CommitListener, SessionPatch},
+        baileys::{self, Freshness},
+        local::{CommitListener, LeaseRow, SessionPatch, SessionStore},
         object::{Place, memory::MemoryObjects},
     },
     whatsapp::{
         jid::Jid,
         model::{MessageRecord, MessageStatus},
-        state::{Batch, Write},
+        rows::Credentials,
+        state::{Batch, StateRead as _, Table, Write},
     },
 };
 
 struct Worker {
     sync: ObjectSync,
     local: LocalStore,
+    settings: SyncSettings,
     _dir: tempfile::TempDir,
 }
 
@@ -42,8 +45,29 @@ impl Worker {
             media_days: 0,
         };
         edit(&mut settings);
-        let sync = ObjectSync::start(Arc::<MemoryObjects>::clone(store), local.clone(), settings).unwrap();
-        Self { sync, local, _dir: dir }
+        let sync =
+            ObjectSync::start(Arc::<MemoryObjects>::clone(store), local.clone(), settings.clone()).unwrap();
+        Self { sync, local, settings, _dir: dir }
+    }
+
+    /// The threads end and start again on the same state directory, which forgets what `forgets` takes away.
+    fn restart(&mut self, store: &Arc<MemoryObjects>, forgets: impl FnOnce(&LocalStore)) {
+        self.sync.stop();
+        forgets(&self.local);
+        let store = Arc::<MemoryObjects>::clone(store);
+        self.sync = ObjectSync::start(store, self.local.clone(), self.settings.clone()).unwrap();
+    }
+
+    fn has_account(&self, session: SessionKey) -> bool {
+        let state = SessionStore::new(self.local.clone(), session);
+        state.get(Table::Credentials, Credentials::KEY).unwrap().is_some()
+    }
+
+    /// The Signal sessions as they are stored.
+    fn ratchets(&self, session: SessionKey) -> Vec<Option<Vec<u8>>> {
+        let state = SessionStore::new(self.local.clone(), session);
+        let keys = state.keys(Table::Session, "").unwrap();
+        keys.iter().map(|key| state.get(Table::Session, key).unwrap()).collect()
     }
 
     fn session(&self, id: &str) -> SessionKey {
@@ -271,6 +295,54 @@ fn what_is_no_lease_and_no_history_is_put_aside() {
     a.flush();
     let part = "sessions/s/messages/2023-11-14.2.json";
     assert!(store.get(part).unwrap().is_some(), "the damaged part is left alone");
+}
+
+/// An account made by a real client.
+fn account() -> Vec<Write> {
+    let text = include_str!("../../../tests/vectors/baileys_auth/seven_lid.json");
+    let made: serde_json::Value = serde_json::from_str(text).unwrap();
+    let files = made["files"].as_object().unwrap().iter();
+    let files = files.map(|(name, text)| (name.clone(), text.as_str().unwrap().as_bytes().to_vec()));
+    baileys::load(files, Freshness::Clean).unwrap().writes
+}
+
+#[test]
+fn an_end_between_the_lease_and_the_note_of_it_does_not_send_the_account_back_to_the_bucket() {
+    let store = Arc::new(MemoryObjects::default());
+    let mut a = Worker::new(&store, "a");
+    let key = a.session("s");
+    let mut ratchets = Vec::new();
+    for generation in 1..4 {
+        a.sync.acquire("s", key).unwrap();
+        assert_eq!(a.local.lease(key).unwrap(), Some(LeaseRow { generation, complete: true }));
+        if generation == 1 {
+            a.local.adopt_state(key, account(), false).unwrap();
+            ratchets = a.ratchets(key);
+        }
+        assert!(a.has_account(key) && !ratchets.is_empty());
+        assert_eq!(a.ratchets(key), ratchets, "the newest state is here: chains go on");
+        assert!(
+            store.get("sessions/s/auth_info_baileys/creds.json").unwrap().is_none(),
+            "nothing was uploaded"
+        );
+        // As if the process had ended before: once and again.
+        a.restart(&store, |local| local.set_lease(key, None).unwrap());
+    }
+}
+
+#[test]
+fn an_account_that_was_never_uploaded_outlives_a_damaged_lease() {
+    let store = Arc::new(MemoryObjects::default());
+    let mut a = Worker::new(&store, "a");
+    let key = a.session("s");
+    a.sync.acquire("s", key).unwrap();
+    a.local.adopt_state(key, account(), false).unwrap();
+    store.put("sessions/s/lease.json", b"{", "application/json").unwrap();
+    a.restart(&store, |_| {});
+    a.sync.acquire("s", key).unwrap();
+    assert!(a.has_account(key));
+    a.flush();
+    assert!(store.get("sessions/s/auth_info_baileys/creds.json").unwrap().is_some(), "and is uploaded");
 }
 
 #[test]

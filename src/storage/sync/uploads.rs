@@ -331,7 +331,7 @@ impl ObjectSync {
 
     /// The marks of a session that go into one batch, the objects they want, and whether there are more.
     fn render(&self, snapshot: &Snapshot<'_>, id: &str) -> Result<Rendered, BatchError> {
-        let mut all = snapshot.marks()?;
+        let mut all = snapshot.marks().to_vec();
         // `creds.json` is written when the files beside it are.
         all.sort_by_key(|mark| names_of(mark).iter().any(|name| name.as_str() == layout::CREDS));
         let row = snapshot.row()?;

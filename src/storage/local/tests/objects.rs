@@ -18,14 +18,14 @@ fn part(day: i64, part: i64) -> DayPart {
 fn marks(store: &LocalStore, session: SessionKey) -> Vec<String> {
     let snapshot = store.begin_upload(session).unwrap();
     let mut marks: Vec<String> =
-        snapshot.marks().unwrap().iter().map(|mark| format!("{:?}", mark.changed().unwrap())).collect();
+        snapshot.marks().iter().map(|mark| format!("{:?}", mark.changed().unwrap())).collect();
     marks.sort();
     marks
 }
 
 /// As if everything had been uploaded.
 fn upload(store: &LocalStore, session: SessionKey) {
-    let marks = store.begin_upload(session).unwrap().marks().unwrap();
+    let marks = store.begin_upload(session).unwrap().marks().to_vec();
     store.uploaded(session, marks, 0).unwrap();
 }
 
@@ -68,12 +68,33 @@ fn a_change_during_an_upload_keeps_its_mark() {
     let a = session(&store, "a");
     upload(&store, a);
     write(&store, a, vec![put("1.0", b"old"), put("2.0", b"x")]).unwrap();
-    let read = store.begin_upload(a).unwrap().marks().unwrap();
+    let read = store.begin_upload(a).unwrap().marks().to_vec();
     write(&store, a, vec![put("1.0", b"new")]).unwrap();
     store.uploaded(a, read, 0).unwrap();
     assert_eq!(marks(&store, a), ["State(Session, \"1.0\")"]);
     upload(&store, a);
     assert!(marks(&store, a).is_empty());
+}
+
+#[test]
+fn a_change_between_the_marks_and_what_is_read_does_not_hide_the_next_one() {
+    let (_dir, store) = open();
+    let a = session(&store, "a");
+    upload(&store, a);
+    write(&store, a, messages(0..1, MONDAY)).unwrap();
+    let begun = store.collect_marks(a).unwrap();
+    write(&store, a, messages(1..2, MONDAY)).unwrap();
+    let snapshot = store.snapshot(a, begun).unwrap();
+    assert_eq!(snapshot.part(part(20_000, 1)).unwrap().len(), 2, "what is read may be newer than the mark");
+    let read = snapshot.marks().to_vec();
+    drop(snapshot);
+    write(&store, a, messages(2..3, MONDAY)).unwrap();
+    store.uploaded(a, read, 0).unwrap();
+    assert_eq!(
+        marks(&store, a),
+        ["Part(DayPart { day: 20000, part: 1 })"],
+        "the third message is not uploaded"
+    );
 }
 
 #[test]
