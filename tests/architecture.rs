@@ -72,6 +72,24 @@ const MAX_FILE_LINES: usize = 800;
 const ASYNC_RUNTIMES: &[&str] =
     &["tokio", "async-std", "smol", "async-executor", "futures-executor", "mio", "actix-rt"];
 
+/// The packages that were chosen for the program's main tasks.
+const STOOD_ON: &[&str] = &[
+    "tiny_http",
+    "ureq",
+    "rust-s3",
+    "serde",
+    "serde_json",
+    "qrcode",
+    "sysinfo",
+    "log",
+    "env_logger",
+    "crossbeam-channel",
+    "rustls",
+    "prost",
+    "curve25519-dalek",
+    "aes-gcm",
+];
+
 #[test]
 fn no_module_uses_what_its_place_in_the_architecture_forbids() {
     let mut faults = Vec::new();
@@ -116,6 +134,22 @@ fn no_async_runtime_is_linked() {
         .filter(|line| ASYNC_RUNTIMES.contains(&line.split(' ').next().unwrap_or_default()))
         .collect();
     assert!(found.is_empty(), "{found:?}");
+}
+
+/// Each does what it is there for, and is no longer in the program when nothing uses it.
+#[test]
+fn the_packages_the_program_stands_on_are_used() {
+    let manifest = read(&root().join("Cargo.toml"));
+    let (_, behind) = manifest.split_once("\n[dependencies]\n").expect("dependencies");
+    let dependencies = behind.split("\n[").next().expect("a section");
+    let code: String =
+        rust_files(&root().join("src")).iter().map(|file| production_code(&read(file))).collect();
+    for package in STOOD_ON {
+        let listed = dependencies.lines().any(|line| line.starts_with(&format!("{package} = ")));
+        // rust-s3 calls itself by another name.
+        let name = if *package == "rust-s3" { "s3".to_owned() } else { package.replace('-', "_") };
+        assert!(listed && mentions(&code, &name), "{package} is not what the program stands on any more");
+    }
 }
 
 #[test]
