@@ -132,6 +132,7 @@ impl From<CustodyError> for ApiError {
                     .with_detail("workerId", worker)
                     .with_detail("expiresAt", time::from_millis(expires_ms))
             }
+            CustodyError::GivenAway { .. } => Self::new(409, "SESSION_HELD_ELSEWHERE", message),
             CustodyError::Deleting => Self::new(409, "SESSION_DELETING", message),
             CustodyError::Damaged(_) => Self::new(409, "ACCOUNT_DAMAGED", message),
             CustodyError::Unreachable(_) => {

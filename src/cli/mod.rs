@@ -5,6 +5,7 @@
 
 mod doctor;
 mod rotate_key;
+mod transfer;
 
 use std::{io::Write as _, process::ExitCode};
 
@@ -24,7 +25,8 @@ pub struct Subcommand {
 }
 
 /// All of them, in the order `--help` lists them.
-pub const SUBCOMMANDS: &[Subcommand] = &[doctor::SUBCOMMAND, rotate_key::SUBCOMMAND];
+pub const SUBCOMMANDS: &[Subcommand] =
+    &[doctor::SUBCOMMAND, rotate_key::SUBCOMMAND, transfer::IMPORT, transfer::EXPORT];
 
 /// Prints to standard output. A reader that has gone (`| head`) is no error.
 fn print(text: &str) {

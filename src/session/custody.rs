@@ -216,7 +216,7 @@ impl SessionHandle {
     pub(super) fn come_back(&self) -> Result<(), SessionError> {
         let store = &self.common().store;
         if let Some(sync) = &self.common().sync {
-            sync.acquire(&self.snapshot().id, self.key())?;
+            sync.acquire_again(&self.snapshot().id, self.key())?;
             store.settle()?;
         }
         match Engine::is_paired(&SessionStore::new(store.clone(), self.key())) {
@@ -241,8 +241,11 @@ impl SessionHandle {
 
     /// Another worker has the session.
     fn lost(&self, worker: &str) {
-        let error = format!("taken over by worker {worker}");
-        if let Err(error) = self.end_with(error) {
+        self.stop_with(format!("taken over by worker {worker}"));
+    }
+
+    fn stop_with(&self, why: String) {
+        if let Err(error) = self.end_with(why) {
             log::error!("session {}: does not stop: {error}", self.snapshot().id);
         }
     }
@@ -316,7 +319,7 @@ fn come_back_all(coming: Vec<Coming>) -> Vec<Coming> {
             session.come_back()
         } else {
             let sync = session.common().sync.as_ref();
-            sync.map_or(Ok(()), |sync| sync.acquire(&id, session.key()).map_err(SessionError::from))
+            sync.map_or(Ok(()), |sync| sync.acquire_again(&id, session.key()).map_err(SessionError::from))
         };
         match result {
             Ok(()) | Err(SessionError::Stopping | SessionError::Deleting) => {}
@@ -327,6 +330,10 @@ fn come_back_all(coming: Vec<Coming>) -> Vec<Coming> {
                     session.show_error(error.to_string());
                 }
                 left.lock().unwrap_or_else(PoisonError::into_inner).push(coming);
+            }
+            Err(SessionError::Custody(error @ CustodyError::GivenAway { .. })) => {
+                log::warn!("session {id}: {error}");
+                session.stop_with(error.to_string());
             }
             Err(SessionError::Custody(CustodyError::Held { worker, .. })) => {
                 log::warn!("session {id}: worker {worker} has it; it stays there");

@@ -11,6 +11,26 @@ use serde_json::{Value, json};
 
 use super::{Lines, Process, await_texts, eventually, sandbox::Sandbox};
 
+/// Which Baileys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// 6.7.24.
+    Six,
+    /// 7.0.0-rc14.
+    Seven,
+}
+
+impl Release {
+    /// Folder it is installed in.
+    fn home(self) -> PathBuf {
+        let name = match self {
+            Self::Six => "tests/peers/baileys6",
+            Self::Seven => "tests/peers/baileys",
+        };
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+    }
+}
+
 /// A node process that holds any number of Baileys clients.
 pub struct Baileys {
     process: Process,
@@ -25,13 +45,26 @@ impl Baileys {
     /// # Panics
     /// When node or Baileys are not installed; the message names the command that installs them.
     pub fn start(sandbox: &Sandbox) -> Self {
-        let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/baileys");
+        Self::start_release(sandbox, Release::Seven)
+    }
+
+    /// # Panics
+    /// As [`Baileys::start`].
+    pub fn start_release(sandbox: &Sandbox, release: Release) -> Self {
+        let package = release.home().join("node_modules/@whiskeysockets/baileys");
         let node = node().unwrap_or_else(|| panic!("node 20 or newer is missing: run `tests/run --setup`"));
-        let installed = home.join("node_modules/@whiskeysockets/baileys/package.json").is_file();
+        let installed = package.join("package.json").is_file();
         assert!(installed, "Baileys is not installed: run `tests/run --setup`");
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new(node);
-        command.arg(home.join("peer.mjs")).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .arg(Release::Seven.home().join("peer.mjs"))
+            .env("BAILEYS_PACKAGE", package.join("lib/index.js"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        if release == Release::Six {
+            command.env("BAILEYS_LATENCY_MS", "5");
+        }
         let mut process = Process::start(&mut command, &dir.path().join("baileys.log"));
         let lines = process.lines();
         let (url, ca_file) = (sandbox.whatsapp_url.clone(), sandbox.ca_file.clone());
@@ -76,7 +109,8 @@ impl Baileys {
     }
 
     pub fn ask(&self, peer: &str, action: &str, options: &Value) -> Value {
-        self.try_ask(peer, action, options).unwrap_or_else(|error| panic!("Baileys {peer} {action}: {error}"))
+        self.try_ask(peer, action, options)
+            .unwrap_or_else(|error| panic!("Baileys {peer} {action} {options}: {error}"))
     }
 
     /// Waits for an event of a client behind a [`Baileys::mark`].
@@ -92,10 +126,14 @@ impl Baileys {
         lines.into_iter().filter(|line| line["peer"] == peer && line["event"] == event).collect()
     }
 
+    /// Folder of a client's auth state.
+    pub fn auth_dir(&self, peer: &str) -> PathBuf {
+        self.dir.path().join(peer)
+    }
+
     /// Starts a client with the state it had before, if any, and does not wait.
     pub fn launch(&self, peer: &str) {
-        let options =
-            json!({ "url": self.url, "caFile": self.ca_file, "authDir": self.dir.path().join(peer) });
+        let options = json!({ "url": self.url, "caFile": self.ca_file, "authDir": self.auth_dir(peer) });
         self.ask(peer, "start", &options);
     }
 

@@ -6,6 +6,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part of this")]
 
 pub mod baileys;
+pub mod buckets;
 pub mod durable;
 pub mod metrics;
 pub mod objects;

@@ -87,6 +87,15 @@ impl Worker {
         self.start_again();
     }
 
+    /// Runs a subcommand with the settings of this worker: exit code, standard output and error.
+    pub fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        let settings = self.command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        let output =
+            Command::new(self.command.get_program()).args(arguments).envs(settings).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
     /// What this run of the worker has logged.
     pub fn log(&self) -> String {
         self.process.log()

@@ -413,7 +413,11 @@ impl Control {
         self.shared.service(None, |service| {
             let violations = service.violations();
             let list: Vec<_> = violations.iter().collect();
-            json!({ "total": violations.total(), "violations": list })
+            json!({
+                "total": violations.total(),
+                "retriesAsked": service.retries_asked(),
+                "violations": list,
+            })
         })
     }
 }

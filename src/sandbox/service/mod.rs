@@ -111,6 +111,8 @@ pub struct Service {
     aggregates: Vec<receipts::Aggregate>,
     outputs: VecDeque<ServiceOutput>,
     violations: Violations,
+    /// Retry receipts of clients and phones: each is a message that somebody could not decrypt.
+    retries_asked: u64,
     /// Changes with every device or group change; cached participant hashes depend on it.
     directory_version: u64,
     last_number: u64,
@@ -133,6 +135,7 @@ impl Service {
             aggregates: Vec::new(),
             outputs: VecDeque::new(),
             violations: Violations::default(),
+            retries_asked: 0,
             directory_version: 1,
             last_number: 0,
             last_tick: Duration::ZERO,
@@ -153,6 +156,12 @@ impl Service {
     #[must_use]
     pub fn violations(&self) -> &Violations {
         &self.violations
+    }
+
+    /// How often somebody could not decrypt a message and asked its author to send it again.
+    #[must_use]
+    pub fn retries_asked(&self) -> u64 {
+        self.retries_asked
     }
 
     /// Forgets the violations so far.

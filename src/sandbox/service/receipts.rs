@@ -165,6 +165,7 @@ impl Service {
         node: &Node,
         now: Now,
     ) {
+        self.retries_asked += 1;
         let Some(retry) = node.find("retry") else {
             return self.violate_opt(conn, now, "retry-shape", "a retry receipt needs <retry>", node);
         };

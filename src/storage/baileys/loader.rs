@@ -9,7 +9,7 @@ use prost::Message as _;
 use serde_json::Value;
 
 use super::{
-    Freshness, LoadError, Loaded, Report, app_state,
+    Folder, Freshness, LoadError, Loaded, Report, app_state,
     creds::{self, MAX_PREKEY_ID},
     identity,
     json::{FileError, parse, write},
@@ -32,9 +32,6 @@ const MAX_TOTAL_BYTES: usize = 1 << 30;
 const MAX_DEVICE_LIST_BYTES: usize = 64 * 1024;
 /// Ids a lost owner may have given out since the folder was written: several full uploads of 812.
 const STALE_PREKEY_JUMP: u32 = 10_000;
-
-/// Files by name, as they were handed in.
-type Files = BTreeMap<String, Vec<u8>>;
 
 pub(super) fn load(
     files: impl Iterator<Item = (String, Vec<u8>)>,
@@ -69,8 +66,8 @@ pub(super) fn load(
     Ok(loader.finish())
 }
 
-fn collect(files: impl Iterator<Item = (String, Vec<u8>)>) -> Result<Files, LoadError> {
-    let (mut all, mut total) = (Files::new(), 0usize);
+fn collect(files: impl Iterator<Item = (String, Vec<u8>)>) -> Result<Folder, LoadError> {
+    let (mut all, mut total) = (Folder::new(), 0usize);
     for (name, bytes) in files {
         total = total.saturating_add(bytes.len());
         all.insert(name, bytes);
@@ -82,7 +79,7 @@ fn collect(files: impl Iterator<Item = (String, Vec<u8>)>) -> Result<Files, Load
 }
 
 /// Pairs and evidence from all over the folder; files that cannot be read are reported later.
-fn people(files: &Files, creds: &creds::Creds) -> People {
+fn people(files: &Folder, creds: &creds::Creds) -> People {
     let kinds = || files.keys().filter_map(|name| Kind::of(name));
     let only_seven = [Kind::LidMapping, Kind::DeviceList, Kind::TcToken, Kind::Identity];
     let seven = kinds().any(|(kind, id)| {

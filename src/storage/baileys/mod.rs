@@ -12,6 +12,7 @@
 //!
 //! Start with `name`: which row lives in which file. `loader` and `renderer` are the two directions, one file per kind
 //! of content below them; `people` tells phone numbers and LIDs apart; `json` is how Baileys writes binary values.
+//! `rewrite` is both directions in one step, `six` the names of Baileys 6.
 
 mod app_state;
 mod creds;
@@ -22,8 +23,10 @@ mod name;
 mod people;
 mod prekey;
 mod renderer;
+mod rewrite;
 mod sender_key;
 mod session;
+mod six;
 mod token;
 mod worker;
 
@@ -32,11 +35,17 @@ use std::collections::BTreeMap;
 pub use creds::CredsError;
 pub use json::FileError;
 pub use name::{FileName, files_of};
+pub use rewrite::{RewriteError, Rewritten, rewrite};
+pub(crate) use rewrite::{account_of, is_known};
+pub use six::{ForSix, for_six};
 
 use crate::whatsapp::{
     jid::Jid,
     state::{ReadError, StateRead, Write},
 };
+
+/// A folder: the content of its files by their names.
+pub type Folder = BTreeMap<String, Vec<u8>>;
 
 /// How a folder came to be what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,9 +17,6 @@ use crate::whatsapp::{
 mod damage;
 mod random;
 
-/// A folder by file name.
-type Folder = BTreeMap<String, Vec<u8>>;
-
 fn vector(name: &str) -> Value {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/baileys_auth");
     serde_json::from_slice(&std::fs::read(dir.join(name)).unwrap()).unwrap()

@@ -49,6 +49,15 @@ struct Taken {
     newest: Newest,
 }
 
+/// Why a lease is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    /// Somebody asks for the session now.
+    Asked,
+    /// It was here before.
+    Remembered,
+}
+
 /// How proving a lease went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Proof {
@@ -65,19 +74,31 @@ impl ObjectSync {
     /// # Errors
     /// [`CustodyError`]: another worker has it, the store cannot be asked, what is there cannot be used.
     pub fn acquire(&self, id: &str, key: SessionKey) -> Result<(), CustodyError> {
+        self.acquire_as(id, key, Wish::Asked)
+    }
+
+    /// The same at a start, when nobody asked for this session: not when somebody else had it since and gave it away.
+    ///
+    /// # Errors
+    /// As [`ObjectSync::acquire`]; [`CustodyError::GivenAway`].
+    pub fn acquire_again(&self, id: &str, key: SessionKey) -> Result<(), CustodyError> {
+        self.acquire_as(id, key, Wish::Remembered)
+    }
+
+    fn acquire_as(&self, id: &str, key: SessionKey, wish: Wish) -> Result<(), CustodyError> {
         if self.holds(key) {
             return Ok(());
         }
         let taking = Arc::clone(lock(&self.inner.taking).entry(key).or_default());
         let one_at_a_time = lock(&taking);
-        let result = if self.holds(key) { Ok(()) } else { self.acquire_now(id, key) };
+        let result = if self.holds(key) { Ok(()) } else { self.acquire_now(id, key, wish) };
         drop(one_at_a_time);
         result
     }
 
-    fn acquire_now(&self, id: &str, key: SessionKey) -> Result<(), CustodyError> {
+    fn acquire_now(&self, id: &str, key: SessionKey, wish: Wish) -> Result<(), CustodyError> {
         let row = self.inner.local.lease(key)?;
-        let taken = match self.try_take(id, row) {
+        let taken = match self.try_take(id, row, wish) {
             Ok(taken) => taken,
             Err(CustodyError::Unreachable(error)) => return self.go_on_alone(id, key, row, error),
             Err(error) => return Err(error),
@@ -305,14 +326,14 @@ impl ObjectSync {
         });
     }
 
-    fn try_take(&self, id: &str, row: Option<LeaseRow>) -> Result<Taken, CustodyError> {
+    fn try_take(&self, id: &str, row: Option<LeaseRow>, wish: Wish) -> Result<Taken, CustodyError> {
         let circuit = &self.inner.circuit;
         if !circuit.allows(Instant::now()) {
             return Err(CustodyError::Unreachable(circuit.error().unwrap_or_default()));
         }
         let (begun, mut tries) = (Instant::now(), 1);
         let taken = loop {
-            let taken = self.prove_conditions().and_then(|()| self.take(&*self.inner.store, id, row));
+            let taken = self.prove_conditions().and_then(|()| self.take(&*self.inner.store, id, row, wish));
             // A kept connection that the store had closed is found out by using it; writing a lease twice is harmless.
             let again = matches!(taken, Err(CustodyError::Unreachable(_)))
                 && tries < TRIES
@@ -348,7 +369,13 @@ impl ObjectSync {
     }
 
     /// Takes the lease, if it is free or was ours.
-    fn take(&self, store: &dyn ObjectStore, id: &str, row: Option<LeaseRow>) -> Result<Taken, CustodyError> {
+    fn take(
+        &self,
+        store: &dyn ObjectStore,
+        id: &str,
+        row: Option<LeaseRow>,
+        wish: Wish,
+    ) -> Result<Taken, CustodyError> {
         for _ in 0..TRIES {
             let (over, generation, newest) = match lease::read(store, id)? {
                 Found::None => (None, known_generation(row), self.newest_without_lease(store, id, row)?),
@@ -357,6 +384,10 @@ impl ObjectSync {
                     (Some(version), known_generation(row), Newest::Bucket(Freshness::Stale))
                 }
                 Found::Lease(lease, version) => {
+                    let is_others = lease.state == State::Released && !lease.is_of(&self.inner.holder);
+                    if wish == Wish::Remembered && is_others && !lease.returns {
+                        return Err(CustodyError::GivenAway { worker: lease.worker_id });
+                    }
                     let newest = self.may_take(store, id, &lease, row)?;
                     (Some(version), lease.generation, newest)
                 }

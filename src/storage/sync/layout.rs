@@ -40,6 +40,12 @@ pub(super) fn auth(id: &str) -> String {
     format!("{SESSIONS}{id}/auth_info_baileys/")
 }
 
+/// Whether an object with this name directly below a session may be one of Baileys' files, of a worker that knew no
+/// folders.
+pub(super) fn is_flat_account(name: &str) -> bool {
+    !name.contains('/') && !matches!(name, "lease.json" | "session-data.json")
+}
+
 /// Folder of the history.
 pub(super) fn messages(id: &str) -> String {
     format!("{SESSIONS}{id}/messages/")

@@ -2,8 +2,9 @@
 //!
 //! [`ObjectSync`] is what the sessions and the API call. `uploads` writes what the local store marked as changed;
 //! `custody` holds the leases, without which nothing is written; `recovery` loads a session that was elsewhere, or
-//! whose disk is gone; `removal` deletes, sweeps and expires. `layout`, `lease`, `day_file` and `session_data` are
-//! the objects themselves. Nothing here knows sessions' threads, engines or HTTP.
+//! whose disk is gone; `removal` deletes, sweeps and expires; `transfer` is for accounts that come from Baileys
+//! or go there while no worker has them. `layout`, `lease`, `day_file` and `session_data` are the objects themselves.
+//! Nothing here knows sessions' threads, engines or HTTP.
 //!
 //! What can be lost: nothing while this machine's disk lives. When the disk is gone, what was not uploaded yet: the
 //! changes of about two seconds in normal work, of an outage of the object store in the worst case.
@@ -17,6 +18,7 @@ mod recovery;
 mod removal;
 mod session_data;
 mod stats;
+mod transfer;
 mod uploads;
 
 use std::{
@@ -38,6 +40,7 @@ use crate::storage::{
 pub use recovery::Returning;
 pub use session_data::SessionData;
 pub use stats::SyncStats;
+pub use transfer::{Place, Release, Summary, Transfer, TransferError};
 
 /// How objects are kept in step.
 #[derive(Debug, Clone)]
@@ -82,6 +85,12 @@ pub enum CustodyError {
         worker: String,
         /// Unix milliseconds.
         expires_ms: u64,
+    },
+    /// Somebody had it since this worker stopped and gave it away: it goes on where it is wanted.
+    #[error("worker {worker} had the session meanwhile and gave it away; connect takes it back")]
+    GivenAway {
+        /// Its name.
+        worker: String,
     },
     /// Its objects are being removed.
     #[error("the session is being deleted")]

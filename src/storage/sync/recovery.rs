@@ -94,7 +94,10 @@ impl ObjectSync {
         generation: u64,
         freshness: Freshness,
     ) -> Result<Vec<String>, CustodyError> {
-        let files = self.fetch_account(id)?;
+        let mut files = self.fetch_account(id)?;
+        if files.is_empty() && generation == FIRST {
+            files = self.fetch_flat_account(id)?;
+        }
         let local = &self.inner.local;
         let mut superseded = Vec::new();
         let loaded = match files.is_empty() {
@@ -104,6 +107,7 @@ impl ObjectSync {
         match loaded {
             Ok(loaded) => {
                 self.report_refused(id, &files, &loaded.report.refused);
+                // Everything is written again, into its place.
                 let mark = freshness == Freshness::Stale || !loaded.superseded.is_empty();
                 local.adopt_state(key, loaded.writes, mark)?;
                 superseded = loaded.superseded;
@@ -230,11 +234,27 @@ impl ObjectSync {
 
     /// All files of the account.
     fn fetch_account(&self, id: &str) -> Result<Vec<(String, Vec<u8>)>, CustodyError> {
-        let folder = layout::auth(id);
-        let objects = self.ask(|store| store.list(&folder))?;
+        self.fetch_files(id, &layout::auth(id), |_| true)
+    }
+
+    /// The same of a worker that kept them directly below the session. They stay there.
+    fn fetch_flat_account(&self, id: &str) -> Result<Vec<(String, Vec<u8>)>, CustodyError> {
+        let files = self.fetch_files(id, &layout::session(id), layout::is_flat_account)?;
+        let is_account = files.iter().any(|(name, _)| name == layout::CREDS);
+        Ok(if is_account { files } else { Vec::new() })
+    }
+
+    fn fetch_files(
+        &self,
+        id: &str,
+        folder: &str,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Result<Vec<(String, Vec<u8>)>, CustodyError> {
+        let objects = self.ask(|store| store.list(folder))?;
         let names: Vec<String> = objects
             .into_iter()
-            .filter_map(|object| Some(object.key.strip_prefix(&folder)?.to_owned()))
+            .filter_map(|object| Some(object.key.strip_prefix(folder)?.to_owned()))
+            .filter(|name| is_wanted(name))
             .collect();
         let (files, failed) = (Mutex::new(Vec::new()), Mutex::new(None));
         in_parallel(names, PARALLEL, |name| {
@@ -293,6 +313,8 @@ impl ObjectSync {
     }
 }
 
+/// Generation of a session's first owner among workers.
+const FIRST: u64 = 1;
 /// Parts of the newest two days that are read before a session connects.
 const RECENT_PARTS: usize = 10;
 /// Between tries to read the rest.

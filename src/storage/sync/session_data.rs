@@ -41,6 +41,25 @@ pub struct SessionData {
 }
 
 impl SessionData {
+    /// Of a session whose account was brought here.
+    pub(super) fn imported(id: &str, user_id: &str, phone_number: &str) -> Self {
+        let now = rfc3339(super::now_ms() / 1000);
+        Self {
+            session_id: id.to_owned(),
+            user_id: user_id.to_owned(),
+            session_name: None,
+            status: "disconnected".to_owned(),
+            phone_number: Some(phone_number.to_owned()),
+            lid: None,
+            display_name: None,
+            wanted: false,
+            worker_id: String::new(),
+            created_at: now.clone(),
+            updated_at: now,
+            schema_version: SCHEMA_VERSION,
+        }
+    }
+
     pub(super) fn encode(row: &SessionRow, worker_id: &str) -> Vec<u8> {
         let data = Self {
             session_id: row.id.clone(),
@@ -56,7 +75,11 @@ impl SessionData {
             updated_at: rfc3339(row.updated_ms / 1000),
             schema_version: SCHEMA_VERSION,
         };
-        serde_json::to_vec_pretty(&data).expect("strings always serialize")
+        data.to_bytes()
+    }
+
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(self).expect("strings always serialize")
     }
 
     /// `None` when it is not such a file.
