@@ -261,8 +261,8 @@ fn an_account_of_baileys_6_that_uses_lids_moves_in_and_out() {
 }
 
 #[test]
-fn an_account_of_baileys_6_that_uses_phone_numbers_moves_in_and_out() {
-    there_and_back(Release::Six, false, Bucket::minio());
+fn an_account_of_baileys_6_that_uses_phone_numbers_moves_in_and_out_of_an_encrypted_bucket() {
+    there_and_back(Release::Six, false, Bucket::minio().encrypted());
 }
 
 /// An account that our worker linked and chatted with; the worker is killed then, in the middle of `traffic` if any.
@@ -287,15 +287,17 @@ fn killed(traffic: bool) -> (Story, Worker) {
         std::thread::scope(|scope| {
             scope.spawn(|| send(CAROL));
             scope.spawn(|| send(&story.group));
-            eventually("a lot was sent", || (story.sandbox.received(CAROL).len() > 400).then_some(()));
+            eventually("a lot was sent", || (story.sandbox.received(CAROL).len() > 250).then_some(()));
             worker.kill();
         });
         // What is on its way arrives before anybody counts.
+        let counts = || {
+            (story.sandbox.received(CAROL).len(), story.friend.received("friend", Some(&story.group)).len())
+        };
         eventually("it is quiet", || {
-            let before = (story.sandbox.received(CAROL).len(), story.friend.received("friend", None).len());
+            let before = counts();
             std::thread::sleep(Duration::from_secs(1));
-            let now = (story.sandbox.received(CAROL).len(), story.friend.received("friend", None).len());
-            (before == now).then_some(())
+            (counts() == before).then_some(())
         });
         story.at_carol = story.sandbox.received(CAROL);
         story.at_friend_in_group = story.friend.received("friend", Some(&story.group));
@@ -310,11 +312,9 @@ fn a_killed_workers_account_is_exported_when_its_lease_is_over_and_no_key_is_use
     let client = Baileys::start(&story.sandbox);
     let dir = client.auth_dir("after");
     let arguments = ["export", ID, dir.to_str().unwrap()];
-    let (code, said, _) = worker.run(&arguments);
-    assert_eq!(code, 2, "{said}");
-    assert!(said.contains("worker w holds the session"), "{said}");
     let said = eventually("the lease is over", || {
         let (code, said, _) = worker.run(&arguments);
+        assert!(code == 0 || said.contains("worker w holds the session"), "{said}");
         (code == 0).then_some(said)
     });
     assert!(said.contains("did not release"), "{said}");

@@ -246,6 +246,38 @@ fn an_object_store_that_is_away_for_long_costs_nothing_but_lag() {
 }
 
 #[test]
+fn an_object_store_that_stands_still_holds_up_no_session_and_no_write() {
+    let (sandbox, harmed) = (sandbox(), Harmed::new());
+    let worker = harmed.worker(&sandbox);
+    worker.link(&sandbox, "alice", ALICE);
+    await_uploaded(&worker);
+    harmed.proxy.set_plan(Plan::Always(Fault::Stall));
+    let (mut ours, mut theirs, mut slowest) = (Vec::new(), Vec::new(), Duration::ZERO);
+    let begun = Instant::now();
+    // Long enough for all upload threads and the renewal of the lease to hang.
+    while begun.elapsed() < Duration::from_secs(6) {
+        let text = format!("unhurried {}", ours.len());
+        let sent = Instant::now();
+        worker.send("alice", CAROL, &text);
+        slowest = slowest.max(sent.elapsed());
+        ours.push(text);
+        theirs.push(format!("Carol's {}", theirs.len()));
+        sandbox.send(CAROL, ALICE, theirs.last().unwrap());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // A transfer that stands still is given up after 20 s: whoever waited for one would take that long.
+    assert!(slowest < Duration::from_secs(4), "a send took {slowest:?}");
+    assert!(ours.len() > 20, "only {} texts were sent", ours.len());
+    assert!(metric(&worker, "whatsapp_worker_storage_pending_changes") > 0.0, "nothing stood still");
+    sandbox.await_received(CAROL, &ours);
+    worker.await_received("alice", &chat(CAROL), &theirs);
+    harmed.proxy.set_plan(Plan::Always(Fault::Pass));
+    await_uploaded(&worker);
+    assert_eq!(worker.status("alice"), "connected");
+    sandbox.assert_no_violations();
+}
+
+#[test]
 fn an_object_store_that_fails_by_chance_gets_everything_in_the_end() {
     let (sandbox, harmed) = (sandbox(), Harmed::new());
     let mut worker = harmed.worker(&sandbox);

@@ -48,6 +48,13 @@ impl Bucket {
         Self { store: Arc::new(S3Store::open(&config).unwrap()), settings, _dir: None }
     }
 
+    /// Workers encrypt what they write.
+    #[must_use]
+    pub fn encrypted(mut self) -> Self {
+        self.settings.push(("STORAGE_ENCRYPTION_KEY", "5e".repeat(32)));
+        self
+    }
+
     /// A worker of this name on it.
     pub fn worker(&self, sandbox: &Sandbox, name: &str) -> Worker {
         let ttl = LEASE_S.to_string();
