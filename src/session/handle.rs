@@ -16,13 +16,14 @@ use super::{
     board::Board,
     desk::{Common, Desk},
     mailbox::{Mail, Mailbox, Stop},
+    reply::PendingReply,
     report,
 };
 use crate::{
     storage::local::{SessionKey, SessionPatch, SessionRow, SessionStore},
     whatsapp::{
         engine::Engine,
-        model::{Command, CommandError, Reply},
+        model::{Command, Reply},
     },
 };
 
@@ -143,7 +144,7 @@ impl SessionHandle {
             Some(running) if running.is_alive() => running.mailbox.clone(),
             _ => return Err(SessionError::NotConnected),
         };
-        mailbox.command(command).map(|answer| PendingReply { answer }).ok_or(SessionError::Busy)
+        mailbox.command(command).ok_or(SessionError::Busy)
     }
 
     /// Waits until `done` holds or the time is over; returns the snapshot either way.
@@ -393,21 +394,4 @@ impl Running {
 fn now_ms() -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The answer to a command, when it comes. Dropping it does not take the command back.
-pub struct PendingReply {
-    answer: Receiver<Reply>,
-}
-
-impl PendingReply {
-    /// The answer; `None` when the time is over (ask again to go on waiting).
-    #[must_use]
-    pub fn wait(&self, timeout: Duration) -> Option<Reply> {
-        match self.answer.recv_timeout(timeout) {
-            Ok(reply) => Some(reply),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => Some(Reply::Failed(CommandError::ConnectionLost)),
-        }
-    }
 }

@@ -12,7 +12,12 @@ use std::{
 use crossbeam_channel::{Receiver, Sender};
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::{board::Board, connection::Connection, dial::DialError};
+use super::{
+    board::Board,
+    connection::Connection,
+    dial::DialError,
+    reply::{PendingReply, ReplySlot},
+};
 use crate::{
     storage::local::{CommitListener, StoreError},
     whatsapp::model::{Command, CommandError, Reply},
@@ -93,13 +98,14 @@ impl Mailbox {
         sent
     }
 
-    /// The receiver of the answer; `None` when too many wait already.
-    pub(super) fn command(&self, command: Command) -> Option<Receiver<Reply>> {
+    /// The way to the answer; `None` when too many wait already.
+    pub(super) fn command(&self, command: Command) -> Option<PendingReply> {
         let counted = CountedCommand::new(&self.commands)?;
-        let (reply, answer) = crossbeam_channel::bounded(1);
-        let reply = ReplySender { reply: Some(reply), waiting: Some(counted), asked: Instant::now() };
+        let slot = Arc::<ReplySlot>::default();
+        let reply =
+            ReplySender { slot: Some(Arc::clone(&slot)), waiting: Some(counted), asked: Instant::now() };
         self.send(Mail::Command(Box::new((command, reply))));
-        Some(answer)
+        Some(PendingReply(slot))
     }
 }
 
@@ -134,7 +140,8 @@ impl CommitListener for Mailbox {
 /// Where the answer to a command goes. Dropped unanswered, it still tells the caller the truth: a command that no
 /// engine saw was not started, one that an engine saw may have been.
 pub(super) struct ReplySender {
-    reply: Option<Sender<Reply>>,
+    /// `None` once answered.
+    slot: Option<Arc<ReplySlot>>,
     /// `None` once the engine has the command.
     waiting: Option<CountedCommand>,
     asked: Instant,
@@ -157,9 +164,8 @@ impl ReplySender {
     }
 
     fn answer(&mut self, reply: Reply) {
-        if let Some(sender) = self.reply.take() {
-            // The caller may have stopped waiting.
-            drop(sender.try_send(reply));
+        if let Some(slot) = self.slot.take() {
+            slot.put(reply);
         }
     }
 }
@@ -232,7 +238,7 @@ mod tests {
     use super::*;
     use crate::storage::local::LocalStore;
 
-    fn ask() -> (Mailbox, Inbox, Receiver<Reply>) {
+    fn ask() -> (Mailbox, Inbox, PendingReply) {
         let dir = tempfile::tempdir().unwrap();
         let store = LocalStore::open(dir.path()).unwrap();
         let row = store.create_session("asked", "user-1", None).unwrap().unwrap();
@@ -245,9 +251,9 @@ mod tests {
     fn a_command_that_nobody_took_was_not_started() {
         let (mailbox, inbox, answer) = ask();
         drop(inbox);
-        assert!(matches!(answer.recv(), Ok(Reply::Failed(CommandError::NotConnected))));
+        assert!(matches!(answer.wait(Duration::ZERO), Some(Reply::Failed(CommandError::NotConnected))));
         let late = mailbox.command(Command::PairCode { phone: "6281200000001".into() }).unwrap();
-        assert!(matches!(late.recv(), Ok(Reply::Failed(CommandError::NotConnected))));
+        assert!(matches!(late.wait(Duration::ZERO), Some(Reply::Failed(CommandError::NotConnected))));
     }
 
     #[test]
@@ -255,6 +261,6 @@ mod tests {
         let (_mailbox, inbox, answer) = ask();
         let Ok(Mail::Command(command)) = inbox.queue.recv() else { panic!("a command waits") };
         drop(command.1.reached_engine());
-        assert!(matches!(answer.recv(), Ok(Reply::Failed(CommandError::ConnectionLost))));
+        assert!(matches!(answer.wait(Duration::ZERO), Some(Reply::Failed(CommandError::ConnectionLost))));
     }
 }

@@ -324,7 +324,11 @@ impl Encoder {
             }
         }
         out.extend_from_slice(&key);
-        out.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        let start = out.len();
+        out.extend_from_slice(payload);
+        for four in out[start..].chunks_mut(key.len()) {
+            four.iter_mut().zip(key).for_each(|(byte, mask)| *byte ^= mask);
+        }
     }
 
     fn mask_key(&mut self) -> [u8; 4] {

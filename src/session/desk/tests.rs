@@ -72,7 +72,7 @@ fn while_an_engine_recovers_commands_are_refused_and_a_stop_is_obeyed() {
     desk.mailbox.send(Mail::Committed(3));
     desk.mailbox.send(Mail::Stop(Stop::Shutdown));
     desk.supervise(|_| Exit::Failed(StoreError::Full));
-    assert!(matches!(answer.try_recv().unwrap(), Reply::Failed(CommandError::NotConnected)));
+    assert!(matches!(answer.wait(Duration::ZERO).unwrap(), Reply::Failed(CommandError::NotConnected)));
     assert_eq!(desk.board.status(), SessionStatus::Disconnected);
 }
 
