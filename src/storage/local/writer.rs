@@ -43,9 +43,11 @@ const PER_COMMIT: usize = 2000;
 const JOURNAL_BYTES: usize = 8 << 20;
 /// … or this long after the first of it.
 const COMMIT_AFTER: Duration = Duration::from_millis(100);
-/// When many came together last time, those who are late are given this long: a fuller group costs each of
-/// them less than an emptier one more. A lone session never waits.
-const GATHER: Duration = Duration::from_micros(400);
+/// While groups are larger than this on average, …
+const CROWD: usize = 3;
+/// … they are at least this far apart: a sync and the wake-ups around it cost the same for ten pieces of work as for
+/// one. Who waits for each answer before the next request is never a crowd.
+const GROUP_EVERY: Duration = Duration::from_millis(1);
 /// How often old rows are looked for.
 const TIDY_EVERY: Duration = Duration::from_secs(3600);
 /// How often a broken store is tried again.
@@ -184,8 +186,7 @@ pub(super) struct Writer {
     known: Known,
     shared: Arc<Shared>,
     next_tidy: Instant,
-    /// Pieces of work in the last group.
-    last_group: usize,
+    pacing: Pacing,
     /// Since when the transaction is open, and how much is in it.
     open: Option<Instant>,
     uncommitted: usize,
@@ -195,6 +196,26 @@ pub(super) struct Writer {
     logged: Vec<Logged>,
     /// SQLite lacks what the journal has; nothing new is taken until it has caught up.
     behind: bool,
+}
+
+/// Decides how long a group waits for others to come along.
+#[derive(Default)]
+struct Pacing {
+    /// Pieces of work in a group on average, in sixteenths.
+    average: usize,
+    last: Option<Instant>,
+}
+
+impl Pacing {
+    fn pause(&self, now: Instant) -> Option<Duration> {
+        let next = self.last.filter(|_| self.average > CROWD * 16)? + GROUP_EVERY;
+        Some(next.saturating_duration_since(now)).filter(|pause| !pause.is_zero())
+    }
+
+    fn done(&mut self, pieces: usize, now: Instant) {
+        self.average = (self.average * 15 + pieces * 16) / 16;
+        self.last = Some(now);
+    }
 }
 
 /// What the store thread tells its callers without being asked.
@@ -246,7 +267,7 @@ impl Writer {
             known: Known::default(),
             shared,
             next_tidy: Instant::now(),
-            last_group: 0,
+            pacing: Pacing::default(),
             open: None,
             uncommitted: 0,
             unread: Vec::new(),
@@ -271,13 +292,13 @@ impl Writer {
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            jobs.extend(queue.try_iter().take(PER_GROUP - 1));
-            if jobs.len() * 2 < self.last_group {
-                std::thread::sleep(GATHER);
-                jobs.extend(queue.try_iter().take(PER_GROUP - jobs.len()));
+            if let Some(pause) = self.pacing.pause(Instant::now()) {
+                std::thread::sleep(pause);
             }
-            self.last_group = jobs.len();
+            jobs.extend(queue.try_iter().take(PER_GROUP - 1));
+            let pieces = jobs.len();
             self.group(&mut jobs);
+            self.pacing.done(pieces, Instant::now());
         }
         self.commit();
         // Folds SQLite's own journal in, so that a stopped worker leaves one file that matters.
