@@ -17,7 +17,7 @@ use std::{
 use rand_core::{OsRng, RngCore as _};
 use whatsapp_worker::storage::{
     object::{
-        Condition, Conditions, ObjectStore, directory::DirectoryStore, encrypted::EncryptedStore,
+        Condition, Conditions, NewObject, ObjectStore, directory::DirectoryStore, encrypted::EncryptedStore,
         memory::MemoryObjects, s3::S3Store, self_test,
     },
     seal::{KeyRing, OVERHEAD, SealKey},
@@ -288,6 +288,32 @@ fn large_objects_go_in_and_out(subject: &Subject) {
     assert_eq!(listed[0].size, (content.len() + subject.overhead) as u64);
 }
 
+fn many_objects_are_written_at_once(subject: &Subject) {
+    subject.put("a/3", b"an older one");
+    let object = |number: usize| NewObject {
+        key: subject.key(&format!("{}/{number}", ["a", "b/c"][number % 2])),
+        bytes: format!("content {number}").into_bytes(),
+        content_type: "text/plain",
+    };
+    let objects: Vec<NewObject> = (0..40).map(object).collect();
+    let (written, result) = subject.store.put_all(&objects);
+    assert_eq!((written, result.is_ok()), (objects.len(), true));
+    for NewObject { key, bytes, .. } in &objects {
+        assert_eq!(subject.store.get(key).unwrap().unwrap().bytes, *bytes);
+    }
+    assert_eq!(subject.names("").len(), objects.len() + 1);
+    assert_eq!(subject.get("a/3").unwrap(), b"an older one");
+    // Written again, with one in it that cannot be: what is counted is there.
+    let mut objects: Vec<NewObject> =
+        objects.into_iter().map(|object| NewObject { bytes: b"second".to_vec(), ..object }).collect();
+    objects[30].key = "../a".to_owned();
+    let (written, result) = subject.store.put_all(&objects);
+    assert!(result.is_err() && written <= 30, "{written}");
+    for object in &objects[..written] {
+        assert_eq!(subject.store.get(&object.key).unwrap().unwrap().bytes, b"second");
+    }
+}
+
 fn many_threads_work_side_by_side(subject: &Subject) {
     in_parallel(8, |thread| {
         for round in 0..10 {
@@ -340,6 +366,7 @@ macro_rules! contract {
             no_update_is_lost_when_everybody_reads_and_writes_on_condition,
             a_reader_never_sees_a_part,
             large_objects_go_in_and_out,
+            many_objects_are_written_at_once,
             many_threads_work_side_by_side,
             it_passes_its_self_test_and_nothing_is_left);)*
     };

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use super::{Condition, Object, ObjectError, ObjectInfo, ObjectStore, Place, Version, shown};
+use super::{Condition, NewObject, Object, ObjectError, ObjectInfo, ObjectStore, Place, Version, shown};
 use crate::storage::seal::{KeyId, KeyRing, SealError, Sealing};
 
 #[cfg(doc)]
@@ -120,6 +120,20 @@ impl ObjectStore for EncryptedStore {
         } else {
             self.inner.put(key, bytes, content_type)
         }
+    }
+
+    fn put_all(&self, objects: &[NewObject]) -> (usize, Result<(), ObjectError>) {
+        if !self.keys.seals() {
+            return self.inner.put_all(objects);
+        }
+        let seal = |object: &NewObject| {
+            if !self.seals(&object.key) {
+                return object.clone();
+            }
+            let bytes = self.keys.seal(&object.key, &object.bytes);
+            NewObject { key: object.key.clone(), bytes, content_type: SEALED_CONTENT_TYPE }
+        };
+        self.inner.put_all(&objects.iter().map(seal).collect::<Vec<_>>())
     }
 
     fn put_if(&self, key: &str, bytes: &[u8], condition: &Condition) -> Result<Option<Version>, ObjectError> {

@@ -46,6 +46,12 @@ pub trait ObjectStore: Send + Sync {
     /// [`ObjectError`]; then it may have been written all the same.
     fn put(&self, key: &str, bytes: &[u8], content_type: &str) -> Result<Version, ObjectError>;
 
+    /// Writes several objects, whatever was there. How many of them, from the first on, are written for certain: all
+    /// without an error. Where a store can make many durable together, much cheaper than one by one.
+    fn put_all(&self, objects: &[NewObject]) -> (usize, Result<(), ObjectError>) {
+        put_one_by_one(self, objects)
+    }
+
     /// Writes the object when the condition holds; `None` when it does not. Its type is told by its name. Contents must
     /// differ between writers, for a version says which content it is, not who wrote it: name the writer in them.
     ///
@@ -101,6 +107,30 @@ pub fn open_encrypted(config: &StorageConfig) -> Result<encrypted::EncryptedStor
         ObjectsAt::S3(config) => Arc::new(s3::S3Store::open(config)?),
     };
     Ok(encrypted::EncryptedStore::new(store, config.keys.clone()))
+}
+
+/// An object to write.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NewObject {
+    /// Where.
+    pub key: String,
+    /// Its content.
+    pub bytes: Vec<u8>,
+    /// Its media type.
+    pub content_type: &'static str,
+}
+
+/// [`ObjectStore::put_all`] of a store that makes each object durable for itself.
+fn put_one_by_one<S: ObjectStore + ?Sized>(
+    store: &S,
+    objects: &[NewObject],
+) -> (usize, Result<(), ObjectError>) {
+    for (written, NewObject { key, bytes, content_type }) in objects.iter().enumerate() {
+        if let Err(error) = store.put(key, bytes, content_type) {
+            return (written, Err(error));
+        }
+    }
+    (objects.len(), Ok(()))
 }
 
 /// An object as it was read.

@@ -18,7 +18,7 @@ use super::{
 use crate::storage::{
     baileys,
     local::{Changed, DirtyMark, Snapshot, StoreError},
-    object::ObjectError,
+    object::{NewObject, ObjectError},
 };
 
 /// Who is to be uploaded, and who is being.
@@ -308,25 +308,52 @@ impl ObjectSync {
         wanted: BTreeMap<(bool, String), Wanted>,
         left: &mut [usize],
     ) -> Result<(), BatchError> {
-        for ((_, object), Wanted { bytes, content_type, marks }) in wanted {
-            if self.is_stopping() {
-                return Err(BatchError::Stopping);
+        let (mut ready, mut ready_marks) = (Vec::new(), Vec::new());
+        for ((is_last, key), Wanted { bytes, content_type, marks }) in wanted {
+            if is_last || bytes.is_none() || ready.len() == TOGETHER {
+                self.put_together(&mut ready, &mut ready_marks, left)?;
             }
-            let result = match &bytes {
-                Some(bytes) => self.inner.store.put(&object, bytes, content_type).map(drop),
-                None => self.inner.store.delete(&object),
-            };
-            if let Err(error) = self.tell(result) {
-                self.inner.counts.failures.add(1);
-                return Err(error.into());
-            }
-            self.inner.counts.uploads.add(1);
-            self.inner.counts.bytes.add(bytes.map_or(0, |bytes| bytes.len() as u64));
-            for mark in marks {
-                left[mark] -= 1;
+            match bytes {
+                Some(bytes) => {
+                    ready.push(NewObject { key, bytes, content_type });
+                    ready_marks.push(marks);
+                }
+                None => {
+                    self.count(self.inner.store.delete(&key))?;
+                    self.inner.counts.uploads.add(1);
+                    take_off(&marks, left);
+                }
             }
         }
-        Ok(())
+        self.put_together(&mut ready, &mut ready_marks, left)
+    }
+
+    fn put_together(
+        &self,
+        ready: &mut Vec<NewObject>,
+        marks: &mut Vec<Vec<usize>>,
+        left: &mut [usize],
+    ) -> Result<(), BatchError> {
+        if self.is_stopping() {
+            return Err(BatchError::Stopping);
+        }
+        if ready.is_empty() {
+            return Ok(());
+        }
+        let (written, result) = self.inner.store.put_all(ready);
+        for (object, marks) in ready.drain(..).zip(marks.drain(..)).take(written) {
+            self.inner.counts.uploads.add(1);
+            self.inner.counts.bytes.add(object.bytes.len() as u64);
+            take_off(&marks, left);
+        }
+        self.count(result)
+    }
+
+    fn count(&self, result: Result<(), ObjectError>) -> Result<(), BatchError> {
+        self.tell(result).map_err(|error| {
+            self.inner.counts.failures.add(1);
+            error.into()
+        })
     }
 
     /// The marks of a session that go into one batch, the objects they want, and whether there are more.
@@ -389,6 +416,13 @@ impl ObjectSync {
     }
 }
 
+/// One more object of these marks is written.
+fn take_off(marks: &[usize], left: &mut [usize]) {
+    for mark in marks {
+        left[*mark] -= 1;
+    }
+}
+
 fn names_of(mark: &DirtyMark) -> Vec<baileys::FileName> {
     match mark.changed() {
         Some(Changed::State(table, key)) => baileys::files_of(table, key),
@@ -417,6 +451,8 @@ const JSON: &str = "application/json";
 /// Objects and bytes of one batch: what is held in memory at once, per thread.
 const BATCH_OBJECTS: usize = 256;
 const BATCH_BYTES: usize = 4 << 20;
+/// Of them, objects given to the store at once: between two such calls a stop is noticed.
+const TOGETHER: usize = 64;
 /// How often the sessions are looked at while something waits, …
 const TICK: Duration = Duration::from_millis(250);
 /// … and while nothing does, to see a lease that came or a flush.

@@ -41,14 +41,16 @@ pub(super) struct Temporary {
 }
 
 impl Temporary {
-    /// Writes and flushes a file in `folder`.
-    pub(super) fn write(folder: &Path, bytes: &[u8], stamp: Stamp) -> io::Result<Self> {
+    /// Writes a file in `folder`; without `flush` the caller makes it durable before it is placed.
+    pub(super) fn write(folder: &Path, bytes: &[u8], stamp: Stamp, flush: bool) -> io::Result<Self> {
         let path = folder.join(format!("{}-{:x}", process::id(), stamp.0));
         let mut file = File::options().create_new(true).write(true).mode(0o600).open(&path)?;
         let mut temporary = Self { path, version: Version::new(""), is_placed: false };
         file.write_all(bytes)?;
         file.set_times(FileTimes::new().set_modified(stamp.time()))?;
-        file.sync_all()?;
+        if flush {
+            file.sync_all()?;
+        }
         temporary.version = version_of(&file.metadata()?);
         Ok(temporary)
     }

@@ -1,8 +1,8 @@
 //! Objects as files: one per key, under one folder.
 //!
 //! A write goes to a file in `.tmp/`, is flushed to the disk, and is renamed to its place; then the folder is flushed.
-//! So a reader sees whole objects only, and what was acknowledged survives a power cut. Checking a condition and
-//! renaming happen under an exclusive lock on `.lock`, which holds between threads and between processes on this
+//! So a reader sees whole objects only, and what was acknowledged survives a power cut. Many objects at once are
+//! flushed together, with the whole file system. Checking a condition and renaming happen under an exclusive lock on `.lock`, which holds between threads and between processes on this
 //! machine. On a network file system it holds where `flock` does.
 //!
 //! An object's version is inode, time of writing in nanoseconds and length: a file in `.tmp/` lives beside the file it
@@ -13,13 +13,17 @@ mod files;
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
-use super::{Condition, Object, ObjectError, ObjectInfo, ObjectStore, Place, Version, check_key, shown};
-use files::{Stamp, info_of, version_of};
+use super::{
+    Condition, NewObject, Object, ObjectError, ObjectInfo, ObjectStore, Place, Version, check_key,
+    put_one_by_one, shown,
+};
+use files::{Stamp, Temporary, info_of, version_of};
 
 /// Objects in a folder of this machine.
 pub struct DirectoryStore {
@@ -68,7 +72,7 @@ impl DirectoryStore {
         condition: Option<&Condition>,
     ) -> io::Result<Option<Version>> {
         let path = self.root.join(key);
-        let temporary = files::Temporary::write(&self.temporary(), bytes, Stamp::now())?;
+        let temporary = Temporary::write(&self.temporary(), bytes, Stamp::now(), true)?;
         let lock = self.lock()?;
         if let Some(condition) = condition
             && !is_met(condition, &path)?
@@ -80,6 +84,26 @@ impl DirectoryStore {
         drop(lock);
         files::flush_folders(&self.root, &path, made_folder)?;
         Ok(Some(version))
+    }
+
+    fn try_write_all(&self, objects: &[NewObject]) -> io::Result<()> {
+        let folder = self.temporary();
+        let written =
+            objects.iter().map(|object| Temporary::write(&folder, &object.bytes, Stamp::now(), false));
+        let written = written.collect::<io::Result<Vec<_>>>()?;
+        rustix::fs::syncfs(File::open(&self.root)?)?;
+        let lock = self.lock()?;
+        let mut changed = BTreeMap::new();
+        for (object, temporary) in objects.iter().zip(written) {
+            let path = self.root.join(&object.key);
+            let made_folder = files::make_folders_of(&self.root, &object.key)?;
+            temporary.place(&path)?;
+            *changed.entry(path.with_file_name("")).or_default() |= made_folder;
+        }
+        drop(lock);
+        changed.iter().try_for_each(|(folder, made_folder)| {
+            files::flush_folders(&self.root, &folder.join(ANY), *made_folder)
+        })
     }
 
     fn try_delete(&self, key: &str) -> io::Result<()> {
@@ -143,6 +167,17 @@ impl ObjectStore for DirectoryStore {
     fn put(&self, key: &str, bytes: &[u8], _content_type: &str) -> Result<Version, ObjectError> {
         let written = self.write(key, bytes, None)?;
         Ok(written.expect("without a condition it is always written"))
+    }
+
+    fn put_all(&self, objects: &[NewObject]) -> (usize, Result<(), ObjectError>) {
+        if objects.len() < MANY {
+            return put_one_by_one(self, objects);
+        }
+        let checked = objects.iter().try_for_each(|object| check_key(&object.key));
+        match checked.and_then(|()| self.try_write_all(objects).map_err(|error| self.failed(error))) {
+            Ok(()) => (objects.len(), Ok(())),
+            Err(error) => (0, Err(error)),
+        }
     }
 
     fn put_if(&self, key: &str, bytes: &[u8], condition: &Condition) -> Result<Option<Version>, ObjectError> {
@@ -212,6 +247,10 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
+/// From this many objects on, a sync of the whole file system costs less than one of each file.
+const MANY: usize = 8;
+/// Any name in a folder.
+const ANY: &str = "_";
 /// Names that no key can begin with.
 const LOCK: &str = ".lock";
 const TEMPORARY: &str = ".tmp";
