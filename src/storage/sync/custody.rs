@@ -209,7 +209,7 @@ impl ObjectSync {
     /// The `lease` thread.
     pub(super) fn keep_leases(&self) {
         while !self.is_stopping() {
-            self.pause(LEASE_TICK);
+            self.pause(self.tick());
             let now = Instant::now();
             let is_due =
                 |held: &Held| held.renew_at <= now && (self.inner.settings.shared || held.version.is_none());
@@ -473,7 +473,7 @@ impl ObjectSync {
             generation: known_generation(row),
             version: None,
             expires_ms: 0,
-            renew_at: Instant::now() + LEASE_TICK,
+            renew_at: Instant::now() + self.tick(),
             superseded: Vec::new(),
         };
         self.held().insert(key, held);
@@ -503,6 +503,11 @@ impl ObjectSync {
     }
 
     /// Half the life of a lease from now, spread a little.
+    /// How often the leases are looked at.
+    fn tick(&self) -> Duration {
+        (self.inner.settings.lease_ttl / LOOKS).min(LONGEST_TICK)
+    }
+
     fn next_renewal(&self, key: SessionKey) -> Instant {
         let half = self.inner.settings.lease_ttl / 2;
         let spread = u32::try_from(key.0.rem_euclid(16)).unwrap_or(0);
@@ -523,5 +528,6 @@ const RETRY: u32 = 15;
 const TRIES: usize = 5;
 /// Errors that come sooner are worth another try at once.
 const QUICK: Duration = Duration::from_secs(1);
-/// How often the leases are looked at.
-const LEASE_TICK: Duration = Duration::from_millis(500);
+/// The leases are looked at this often in a lease's life, and never less often than …
+const LOOKS: u32 = 32;
+const LONGEST_TICK: Duration = Duration::from_secs(2);
