@@ -29,7 +29,7 @@ impl Cost {
 
     /// Starts to measure a process whose threads stay. Resolution: nanoseconds.
     pub fn of_living(pid: u32) -> Started {
-        Self::started(pid, cpu_time_of_threads)
+        Self::started(pid, |pid| cpu_time_of_threads(pid, ""))
     }
 
     /// Measures a process from its birth.
@@ -86,12 +86,13 @@ fn cpu_time(pid: u32) -> Duration {
 /// `sysconf(_SC_CLK_TCK)`: 100 on every Linux that Rust's standard library supports.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// Time on the CPU of all threads that live now.
-fn cpu_time_of_threads(pid: u32) -> Duration {
+/// Time on the CPU of all threads that live now and have a name that begins so.
+pub fn cpu_time_of_threads(pid: u32, prefix: &str) -> Duration {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
     let nanos = threads.filter_map(|thread| {
-        let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
-        text.split(' ').next()?.parse::<u64>().ok()
+        let thread = thread.ok()?.path();
+        fs::read_to_string(thread.join("comm")).ok().filter(|name| name.starts_with(prefix))?;
+        fs::read_to_string(thread.join("schedstat")).ok()?.split(' ').next()?.parse::<u64>().ok()
     });
     Duration::from_nanos(nanos.sum())
 }

@@ -69,6 +69,22 @@ impl<'a> Fleet<'a> {
         }
     }
 
+    /// Waits until the object store has everything.
+    pub fn upload(&self) {
+        let mut api = Client::new(&self.worker.api);
+        let deadline = Instant::now() + UPLOADING;
+        loop {
+            let (_, text) = api.exchange("GET", "/metrics", "");
+            let left =
+                text.lines().find_map(|line| line.strip_prefix("whatsapp_worker_storage_pending_changes "));
+            if left.expect("the metric") == "0" {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{left:?} changes are not uploaded");
+            thread::sleep(Duration::from_millis(250));
+        }
+    }
+
     /// Stops the worker and starts it again; costs from its start to the last login.
     pub fn restart(&mut self) -> Cost {
         self.worker.stop();
@@ -178,5 +194,7 @@ pub fn new_phones(sandbox: &Sandbox, count: usize) -> Vec<String> {
     phones.map(|phone| phone["phone"].as_str().expect("a number").to_owned()).collect()
 }
 
+/// What a thousand new sessions have to be uploaded in.
+const UPLOADING: Duration = Duration::from_secs(600);
 /// Sessions linked at the same time.
 const LANES: usize = 4;

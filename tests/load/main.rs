@@ -1,7 +1,8 @@
 //! The load harness: what a session, a login, a message cost, with Baileys doing the same work in the same run.
 //!
-//! The sandbox, the worker and Baileys are processes of their own; their CPU time and memory are read from `/proc`.
-//! In the ordinary test run only a tiny smoke runs. The numbers of the README come from
+//! The worker's object store is a folder, its default. The sandbox, the worker and Baileys are processes of their own;
+//! their CPU time and memory are read from `/proc`. In the ordinary test run only a tiny smoke runs. The numbers of the
+//! README come from
 //!
 //! ```text
 //! cargo test --release --test load -- --ignored --nocapture
@@ -84,7 +85,10 @@ fn full_load() {
     run(&Size::full());
 }
 
-const ROWS: usize = 9;
+const ROWS: usize = 10;
+
+/// Names of the threads that write to the object store.
+const UPLOADERS: &str = "upload-";
 
 /// Sessions that take part in sending and receiving.
 const TALKERS: usize = 10;
@@ -97,9 +101,17 @@ fn run(size: &Size) -> String {
     let mut table = Table::default();
 
     say("pairing");
-    let pairing = fleet.link(size.base);
+    let uploads = |fleet: &Fleet<'_>| cost::cpu_time_of_threads(fleet.pid(), UPLOADERS);
+    let before = uploads(&fleet);
+    let mut pairing = fleet.link(size.base);
+    pairing.cpu = pairing.cpu.saturating_sub(uploads(&fleet) - before);
+    fleet.upload();
+    let uploading = Cost { cpu: uploads(&fleet) - before, ..pairing };
     let few = resident_kib(fleet.pid());
     fleet.link(size.sessions);
+    fleet.upload();
+    // What linking leaves behind goes in the first seconds after it.
+    std::thread::sleep(size.idle);
     let linked_here = (resident_kib(fleet.pid()) - few) / (size.sessions - size.base) as f64;
 
     say("pairing Baileys");
@@ -136,6 +148,7 @@ fn run(size: &Size) -> String {
     let rival_receive = rival.receive(&partners, size.baileys_messages);
 
     table.row("pairing, CPU", "≤ 20 ms", millis(&pairing), millis(&rival_pairing));
+    table.row("its objects to a folder, CPU", "–", millis(&uploading), String::from("–"));
     table.row("login, CPU", "≤ 4 ms", millis(&login), millis(&rival_login));
     let all_back = format!("{:.1} s for {}", login.wall.as_secs_f64(), size.sessions);
     table.row("stored sessions connected again", "≤ 30 s for 1,000", all_back, String::from("–"));
