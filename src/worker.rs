@@ -15,6 +15,7 @@
 //! | `objects-…`, `history`, `lost`, `remove`, for moments | `storage::sync` | the object store; the end of a session | end by themselves | 512 KiB |
 //! | `come-back`, at the start | `session` | sessions that cannot be had yet | ends by itself | system |
 //! | `wa-<id>`, one per session that is not at rest | `session` | `poll`: its socket and its inbox; the disk through the store's answers | [`Worker::stop`] | 1 MiB virtual, few pages touched |
+//! | `new-<id>`, until an account is linked and has settled in | `session` | in place of its `wa-<id>`, which waits for it | ends by itself | 1 MiB virtual |
 //! | `dial-<id>`, for moments | `session` | connect, TLS and websocket handshake, each with a deadline | end by themselves | see `session::desk` |
 //! | `backend-link`, `backend-heart`, only with a backend | `backend` | the backend's answers (15 s, 5 s); something to do | [`Worker::stop`], left behind after its deadline | 512 KiB |
 //! | `outbox-0` … `outbox-3`, only with a backend | `backend` | an event to deliver; the backend's answer (10 s) | [`Worker::stop`], left behind after its deadline | 512 KiB |

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Virtual size of a session's stack; only pages that are touched count. Unoptimised code needs far more.
-const STACK_BYTES: usize = if cfg!(debug_assertions) { 8 << 20 } else { 1 << 20 };
+pub(super) const STACK_BYTES: usize = if cfg!(debug_assertions) { 8 << 20 } else { 1 << 20 };
 /// Ending waits this long for the thread: a clean stop's own limit and a slow disk.
 const END_WAIT: Duration = Duration::from_secs(10);
 /// A paired session that is not connected has this long to log in, so that it can be unlinked.

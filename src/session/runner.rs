@@ -6,6 +6,8 @@
 use std::{
     collections::HashMap,
     os::fd::AsFd,
+    panic::resume_unwind,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -19,6 +21,7 @@ use super::{
     SessionStatus,
     connection::Connection,
     desk::Desk,
+    handle::STACK_BYTES,
     lifecycle::{self, Next},
     mailbox::{Mail, ReplySender, Stop},
     meters::End,
@@ -40,6 +43,8 @@ const READS_PER_TURN: usize = 16;
 const DIAL_SILENCE: Duration = Duration::from_secs(45);
 /// A clean stop waits this long for the disk.
 const STOP_WAIT: Duration = Duration::from_secs(5);
+/// An account has settled in this long after its first login.
+const SETTLING: Duration = Duration::from_secs(5);
 /// Restarts the server may ask for in a row before they are treated as trouble.
 const RESTARTS_IN_A_ROW: u32 = 3;
 
@@ -81,6 +86,9 @@ pub(super) struct Runner<'a> {
     next_command: CommandId,
     logged_in: bool,
     restarts: u32,
+    /// When an account that is being linked has settled in: some time after its first login.
+    settled_at: Option<Duration>,
+    is_settling_in: bool,
     /// Batches the engine need not remember any more.
     readable: u64,
 }
@@ -103,17 +111,55 @@ impl<'a> Runner<'a> {
             next_command: 0,
             logged_in,
             restarts: 0,
+            settled_at: None,
+            is_settling_in: false,
             readable: 0,
         }
     }
 
     /// Works until the engine's life is over.
     pub(super) fn run(&mut self) -> Exit {
+        let is_new = self.desk.board.snapshot().phone_number.is_none();
+        if is_new && let Some(exit) = self.settle_in() {
+            return exit;
+        }
+        loop {
+            if let Some(exit) = self.work() {
+                return exit;
+            }
+        }
+    }
+
+    /// The same on a stack of its own until the account is linked and has settled in. What comes with that (keys, the
+    /// phone's first messages, history) goes deep, and the pages of a stack stay with their thread.
+    fn settle_in(&mut self) -> Option<Exit> {
+        self.is_settling_in = true;
+        let name = format!("new-{}", self.desk.id());
+        let exit = thread::scope(|scope| {
+            let apart = thread::Builder::new().name(name).stack_size(STACK_BYTES);
+            match apart.spawn_scoped(scope, || self.work()) {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                Err(error) => {
+                    log::debug!("an account settles in without a thread of its own: {error}");
+                    None
+                }
+            }
+        });
+        self.is_settling_in = false;
+        exit
+    }
+
+    /// Works until the engine's life is over; `None`: until the account has settled in.
+    fn work(&mut self) -> Option<Exit> {
         loop {
             match self.turn() {
                 Ok(true) => {}
                 Ok(false) => self.sleep(),
-                Err(exit) => return exit,
+                Err(exit) => return Some(exit),
+            }
+            if self.settled_at.is_some_and(|at| at <= self.desk.now().mono) {
+                self.settled_at = None;
+                return None;
             }
         }
     }
@@ -314,7 +360,10 @@ impl<'a> Runner<'a> {
     fn event(&mut self, event: Event) {
         match &event {
             Event::Qr { .. } | Event::Paired { .. } => self.logged_in = false,
-            Event::Connected { .. } => self.logged_in = true,
+            Event::Connected { .. } => {
+                self.logged_in = true;
+                self.settled_at = self.is_settling_in.then(|| self.desk.now().mono + SETTLING);
+            }
             _ => {}
         }
         if is_about_the_connection(&event) {
@@ -463,7 +512,7 @@ impl<'a> Runner<'a> {
             Link::Dialling { since, .. } => Some(*since + DIAL_SILENCE),
             Link::Up { .. } | Link::Ending { .. } => None,
         };
-        let deadline = deadline.into_iter().chain(self.engine.next_deadline()).min();
+        let deadline = deadline.into_iter().chain(self.engine.next_deadline()).chain(self.settled_at).min();
         let wait = deadline.map(|at| at.saturating_sub(self.desk.now().mono));
         let waker = &self.desk.inbox.waker;
         waker.fall_asleep();
