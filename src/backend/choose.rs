@@ -7,6 +7,7 @@
 //! | `session-status` with a QR | only as the session's newest status: an older QR is worthless |
 //! | `session-status`, where requests are few | only as the session's newest status |
 //! | anything of a session that the backend deleted | not before it is started again |
+//! | `session-status` of a session that another worker may have | never: it would claim the session |
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -28,6 +29,8 @@ pub(super) struct View {
     pub(super) is_muted: bool,
     /// Statuses that are not the newest are left out.
     pub(super) coalesce: bool,
+    /// This worker holds the session.
+    pub(super) is_ours: bool,
 }
 
 /// What is next.
@@ -77,8 +80,8 @@ pub(super) fn choose<'p>(page: &'p OutboxPage, cursor: u64, view: &View) -> Choi
         }
         if !is_muted && view.kinds.contains(event.kind.as_str()) {
             let is_newest = event.seq >= view.last_status;
-            let is_worthless =
-                is_status && !is_newest && (view.coalesce || status_of(event) == Some("qr_required"));
+            let is_superseded = !is_newest && (view.coalesce || status_of(event) == Some("qr_required"));
+            let is_worthless = is_status && (is_superseded || !view.is_ours);
             if !is_worthless {
                 choice.pick = Some(Pick::Event(event));
                 return choice;
@@ -119,7 +122,7 @@ mod tests {
 
     fn view(last_status: u64) -> View {
         let kinds = Arc::new(BTreeSet::from([SESSION_STATUS, "message"]));
-        View { kinds, last_status, is_muted: false, coalesce: false }
+        View { kinds, last_status, is_muted: false, coalesce: false, is_ours: true }
     }
 
     fn picked(choice: &Choice<'_>) -> Option<u64> {
@@ -171,6 +174,16 @@ mod tests {
         let silent = OutboxPage { events: page.events[..2].to_vec(), ..page.clone() };
         let choice = choose(&silent, 0, &muted);
         assert_eq!((choice.unmuted, choice.skipped_to, picked(&choice)), (false, 2, None));
+    }
+
+    #[test]
+    fn a_worker_does_not_speak_for_sessions_that_another_one_may_have() {
+        let page = page(vec![status(1, "disconnected"), event(2, "message", "{}"), status(3, "error")]);
+        let theirs = View { is_ours: false, ..view(3) };
+        let choice = choose(&page, 0, &theirs);
+        assert_eq!((choice.skipped_to, picked(&choice)), (1, Some(2)), "what it received is still told");
+        let rest = OutboxPage { events: page.events[2..].to_vec(), ..page.clone() };
+        assert_eq!(picked(&choose(&rest, 2, &theirs)), None);
     }
 
     #[test]

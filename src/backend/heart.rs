@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -23,6 +23,8 @@ use crate::{config::Dialect, metrics::Counter};
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 /// A change of condition is told after this time at the latest.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The public backend gives up a worker after two minutes, and its sessions with it.
+const LONG_SILENCE: Duration = Duration::from_secs(100);
 /// Heartbeats of one round: each goes out without what the one before it was refused for.
 const TRIES: usize = 3;
 
@@ -47,6 +49,8 @@ pub(super) struct Heart {
     pub(super) link: Sender<Task>,
     /// The last heartbeat was answered well.
     pub(super) is_well: AtomicBool,
+    /// When that was.
+    pub(super) heard: Mutex<Instant>,
 }
 
 impl Heart {
@@ -112,9 +116,15 @@ impl Heart {
             }
             200..=299 => {
                 self.beats.ok.increment();
+                let now = Instant::now();
+                let before =
+                    std::mem::replace(&mut *self.heard.lock().unwrap_or_else(PoisonError::into_inner), now);
                 if !self.is_well.swap(true, Ordering::Relaxed) {
                     log::info!("the backend answers heartbeats again");
                     self.outbox.hopeful();
+                    if now.duration_since(before) > LONG_SILENCE {
+                        let _ = self.link.send(Task::TellAll);
+                    }
                 }
             }
             404 => {

@@ -61,6 +61,8 @@ impl Membership {
 pub(super) enum Task {
     /// The backend does not know us.
     Register { why: &'static str },
+    /// The backend heard nothing of us for so long that it may have taken our sessions away.
+    TellAll,
     /// The backend does not know this session.
     UnknownSession(String),
 }
@@ -92,9 +94,8 @@ impl Link {
             if self.dialect == Dialect::Whatsam {
                 recovery::recover(self, &name);
             }
-            for session in self.worker.registry.list() {
-                self.tell_again(&session.id);
-            }
+            self.outbox.registered(&name);
+            self.tell_all_again();
             if !self.serve(tasks) {
                 return;
             }
@@ -117,6 +118,7 @@ impl Link {
                         return true;
                     }
                 }
+                Ok(Task::TellAll) => self.tell_all_again(),
                 Ok(Task::UnknownSession(id)) => self.clean_up(&id),
                 Err(RecvTimeoutError::Timeout) => self.worker.refresh(),
                 Err(RecvTimeoutError::Disconnected) => return false,
@@ -137,7 +139,6 @@ impl Link {
                     let name = dialect::registered_as(self.dialect, &me, &answer);
                     log::info!("registered with the backend as {name}, reached at {}", me.endpoint);
                     self.membership.won(Some(name.clone()));
-                    self.outbox.registered(&name);
                     return Some(name);
                 }
                 Ok(answer) => {
@@ -169,7 +170,7 @@ impl Link {
         loop {
             match tasks.recv_deadline(until) {
                 // We are at it.
-                Ok(Task::Register { .. }) => {}
+                Ok(Task::Register { .. } | Task::TellAll) => {}
                 Ok(Task::UnknownSession(id)) => self.clean_up(&id),
                 Err(RecvTimeoutError::Timeout) => return self.is_stopping(),
                 Err(RecvTimeoutError::Disconnected) => return true,
@@ -181,10 +182,13 @@ impl Link {
         self.is_stopping.load(Ordering::Acquire)
     }
 
-    fn tell_again(&self, id: &str) {
-        let told = self.worker.registry.get(id).and_then(|session| session.tell_again());
-        if let Err(error) = told {
-            log::debug!(session = id; "not told of again: {error}");
+    /// The backend may have forgotten what our sessions do, or given them to nobody.
+    fn tell_all_again(&self) {
+        for session in self.worker.registry.list() {
+            let told = self.worker.registry.get(&session.id).and_then(|session| session.tell_again());
+            if let Err(error) = told {
+                log::debug!(session = session.id.as_str(); "not told of again: {error}");
+            }
         }
     }
 

@@ -125,7 +125,9 @@ impl Backend {
             return Ok(None);
         };
         let budget = (backend.dialect == Dialect::Whatsam).then(Budget::whatsam);
-        let schedule = Schedule::new(&backend.events, budget, OsRng.next_u64());
+        let spoken = |kind: &&'static str| dialect::speaks(backend.dialect, kind);
+        let wanted = backend.events.iter().copied().filter(spoken).collect();
+        let schedule = Schedule::new(&wanted, budget, OsRng.next_u64());
         let settings = OutboxSettings {
             dialect: backend.dialect,
             signing: backend.signing.clone(),
@@ -152,7 +154,11 @@ impl Backend {
         let (to_link, tasks) = unbounded();
         let (stop_heart, heart_stopped) = bounded(0);
         let mut threads = self.threads();
-        let told = Arc::new(Teller { link: to_link.clone(), registry: self.worker.registry.clone() });
+        let told = Arc::new(Teller {
+            link: to_link.clone(),
+            registry: self.worker.registry.clone(),
+            started: Instant::now(),
+        });
         for number in 0..SENDERS {
             let (outbox, told) = (Arc::clone(&self.outbox), Arc::clone(&told));
             let work = move || outbox.work(&*told);
@@ -190,6 +196,7 @@ impl Backend {
             beats: Arc::clone(&self.beats),
             link,
             is_well: AtomicBool::new(true),
+            heard: Mutex::new(Instant::now()),
         })
     }
 
@@ -285,12 +292,18 @@ impl Backend {
 struct Teller {
     link: Sender<Task>,
     registry: Registry,
+    started: Instant,
 }
 
 impl Listener for Teller {
     fn unknown_session(&self, session_id: &str) {
         // Nobody listens any more: the worker stops.
         let _ = self.link.send(Task::UnknownSession(session_id.to_owned()));
+    }
+
+    fn is_ours(&self, session: SessionKey) -> bool {
+        let starting = self.started.elapsed() < STARTING;
+        self.registry.sync().is_none_or(|sync| sync.speaks_for(session, starting))
     }
 
     fn tell_again(&self, session: SessionKey) {
@@ -317,6 +330,9 @@ const STACK_BYTES: usize = 512 << 10;
 
 /// The backend writes down what a start answered within this time.
 const AFTER_ANSWER: Duration = Duration::from_millis(1500);
+
+/// Leases of sessions that were here before the start are renewed in this time.
+const STARTING: Duration = Duration::from_secs(60);
 
 /// Between two looks whether a thread has ended.
 const JOIN_TICK: Duration = Duration::from_millis(5);

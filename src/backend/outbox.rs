@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    choose::{Choice, Pick, SESSION_STATUS, choose},
+    choose::{Choice, Pick, SESSION_STATUS, View, choose},
     client::{Client, Request},
     dialect,
     schedule::{Backlog, Outcome, Report, Schedule, Step, Turn},
@@ -56,7 +56,10 @@ pub(super) trait Listener: Send + Sync {
     /// The backend does not know this session.
     fn unknown_session(&self, session_id: &str);
 
-    /// Times at which a session is to be told of again have come.
+    /// Whether this worker holds the session, and so speaks for it.
+    fn is_ours(&self, session: SessionKey) -> bool;
+
+    /// The time has come at which a session is to be told of again.
     fn tell_again(&self, session: SessionKey);
 }
 
@@ -260,6 +263,7 @@ impl Outbox {
         let mut cursor = turn.cursor;
         let (mut superseded, mut unmuted) = (0, false);
         let mut limit = PAGE;
+        let view = View { is_ours: listener.is_ours(turn.session), ..turn.view.clone() };
         loop {
             let page = match self.store.outbox_page(turn.session, cursor, limit) {
                 Ok(Some(page)) => page,
@@ -270,7 +274,7 @@ impl Outbox {
                 }
             };
             let Choice { skipped_to, superseded: left_out, unmuted: started, pick } =
-                choose(&page, cursor, &turn.view);
+                choose(&page, cursor, &view);
             superseded += left_out;
             unmuted |= started;
             cursor = skipped_to;
@@ -347,7 +351,9 @@ impl Outbox {
             Verdict::Refused { status, reason } => {
                 self.counts.refused.increment();
                 let kind = &event.kind;
-                log::warn!(session = session_id; "the backend refused a {kind} event for good ({status}): {reason}");
+                // Its words may repeat what a person wrote.
+                log::warn!(session = session_id; "the backend refused a {kind} event for good ({status}); GET /webhooks/failed has its words");
+                log::debug!(session = session_id; "refused: {reason}");
                 match pick {
                     Pick::Replay(_) => self.settle(pick, seq, Some((status, reason))),
                     Pick::Event(event) => {

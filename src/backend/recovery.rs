@@ -17,8 +17,8 @@ use crate::{
     storage::{events::rfc3339_ms, sync::CustodyError},
 };
 
-/// Sessions that connect have this long together before they are reported as on their way.
-const CONNECT_WAIT: Duration = Duration::from_secs(20);
+/// Sessions that connect have this long together before they are reported as on their way. Webhooks wait meanwhile.
+const CONNECT_WAIT: Duration = Duration::from_secs(10);
 
 /// How a session came out.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -328,7 +328,8 @@ impl Schedule {
         lane.place = Place::Busy;
         // Asked for again meanwhile, it is set again.
         lane.replay = false;
-        let view = View { kinds, last_status: lane.last_status, is_muted: lane.is_muted, coalesce };
+        let view =
+            View { kinds, last_status: lane.last_status, is_muted: lane.is_muted, coalesce, is_ours: true };
         Ok(Turn { session, cursor: lane.cursor, view, tried: lane.tried })
     }
 

@@ -46,7 +46,8 @@ pub(super) fn judge(dialect: Dialect, kind: &str, answer: &Result<Answer, NoAnsw
     let is_status = kind == SESSION_STATUS;
     let outage = || Verdict::Outage {
         retry_after: answer.retry_after,
-        problem: format!("{} ({})", answer.reason(), answer.status),
+        // Not its words: they may repeat what a person wrote.
+        problem: format!("it answers {}", answer.status),
     };
     match answer.status {
         200..=299 => Verdict::Delivered,

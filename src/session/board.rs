@@ -54,6 +54,17 @@ pub struct SessionSnapshot {
     pub last_activity_ms: Option<u64>,
     /// Unix milliseconds of the current login.
     pub connected_since_ms: Option<u64>,
+    /// It was connected and is not: since when (Unix milliseconds), and why.
+    pub away: Option<(u64, String)>,
+}
+
+/// A change of status.
+#[derive(Debug)]
+pub(super) struct Change {
+    /// The session afterwards.
+    pub(super) shown: SessionSnapshot,
+    /// It is back: since when it was away (Unix milliseconds), and why.
+    pub(super) gap: Option<(u64, String)>,
 }
 
 /// A number of prekeys that no server has.
@@ -97,6 +108,7 @@ impl Board {
             updated_ms: row.updated_ms,
             last_activity_ms: None,
             connected_since_ms: None,
+            away: row.away.clone().or_else(|| cut_short(row)),
         };
         Self {
             snapshot: Mutex::new(snapshot),
@@ -124,7 +136,7 @@ impl Board {
         status: SessionStatus,
         now_ms: u64,
         edit: impl FnOnce(&mut SessionSnapshot),
-    ) -> Option<SessionSnapshot> {
+    ) -> Option<Change> {
         let mut shown = self.lock();
         if !shown.status.may_become(status) {
             let (from, to) = (shown.status.as_str(), status.as_str());
@@ -149,9 +161,23 @@ impl Board {
         if *shown == before {
             return None;
         }
+        let gap = match (before.status, status) {
+            (_, SessionStatus::Connected) => shown.away.take(),
+            // Whoever links next is somebody else.
+            (_, SessionStatus::LoggedOut) => {
+                shown.away = None;
+                None
+            }
+            (SessionStatus::Connected, _) => {
+                let reason = shown.error.clone().unwrap_or_else(|| why_away(status).to_owned());
+                shown.away = Some((now_ms, reason));
+                None
+            }
+            _ => None,
+        };
         shown.updated_ms = now_ms;
         self.changed.notify_all();
-        Some(self.with_activity(shown.clone()))
+        Some(Change { shown: self.with_activity(shown.clone()), gap })
     }
 
     /// The offline queue of this connection is drained.
@@ -230,5 +256,77 @@ impl Board {
 
     fn lock_log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A session that was connected when its worker ended without a word: away since it was last known to be there.
+fn cut_short(row: &SessionRow) -> Option<(u64, String)> {
+    let was_connected = row.status == SessionStatus::Connected.as_str();
+    let last_seen_ms = row.updated_ms.max(row.last_activity_ms.unwrap_or(0));
+    was_connected.then(|| (last_seen_ms, "the worker was restarted".to_owned()))
+}
+
+/// Where nobody said more.
+fn why_away(status: SessionStatus) -> &'static str {
+    match status {
+        SessionStatus::Disconnected => "it was disconnected",
+        _ => "the connection was renewed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::local::SessionKey;
+
+    fn row(status: &str, away: Option<(u64, String)>) -> SessionRow {
+        SessionRow {
+            key: SessionKey(1),
+            id: "a".into(),
+            user_id: "u".into(),
+            name: None,
+            status: status.into(),
+            phone: None,
+            lid: None,
+            push_name: None,
+            wanted: true,
+            error: None,
+            created_ms: 1,
+            updated_ms: 100,
+            last_activity_ms: Some(250),
+            away,
+        }
+    }
+
+    fn gap(board: &Board, status: SessionStatus, now_ms: u64, error: Option<&str>) -> Option<(u64, String)> {
+        let error = error.map(str::to_owned);
+        board.become_status(status, now_ms, |shown| shown.error = error).and_then(|change| change.gap)
+    }
+
+    #[test]
+    fn a_session_that_comes_back_knows_since_when_it_was_away_and_why() {
+        use SessionStatus::{Connected, Connecting, Reconnecting};
+        let board = Board::new(&row("disconnected", None));
+        assert_eq!(gap(&board, Connecting, 1, None), None);
+        assert_eq!(gap(&board, Connected, 2, None), None, "it was never there before");
+        assert_eq!(gap(&board, Reconnecting, 10, Some("broken pipe")), None);
+        assert_eq!(gap(&board, Reconnecting, 20, Some("still broken")), None);
+        assert_eq!(gap(&board, Connected, 30, None), Some((10, "broken pipe".into())));
+        assert_eq!(board.snapshot().away, None);
+    }
+
+    #[test]
+    fn an_absence_lasts_over_restarts_and_crashes_of_the_worker_and_ends_with_the_link() {
+        use SessionStatus::{Connected, Connecting, LoggedOut};
+        let crashed = Board::new(&row("connected", None));
+        gap(&crashed, Connecting, 300, None);
+        assert_eq!(gap(&crashed, Connected, 400, None), Some((250, "the worker was restarted".into())));
+        let stopped = Board::new(&row("connecting", Some((70, "the worker was stopped".into()))));
+        gap(&stopped, Connecting, 300, None);
+        assert_eq!(gap(&stopped, Connected, 400, None), Some((70, "the worker was stopped".into())));
+        let unlinked = Board::new(&row("connected", None));
+        gap(&unlinked, LoggedOut, 300, None);
+        gap(&unlinked, Connecting, 400, None);
+        assert_eq!(gap(&unlinked, Connected, 500, None), None, "whoever links next is somebody else");
     }
 }

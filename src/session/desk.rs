@@ -15,7 +15,7 @@ use std::{
 use super::{
     SessionStatus,
     backoff::{Backoff, Pace, Permit},
-    board::{Board, Qr, SessionSnapshot},
+    board::{Board, Change, Qr, SessionSnapshot},
     dial::{DialError, Target},
     entropy::Entropy,
     mailbox::{Inbox, Mail, Mailbox, Stop},
@@ -197,7 +197,14 @@ impl Desk {
             // Not reported: the session is wanted, and connects again at the next start.
             Stop::Shutdown => {
                 self.ending.store(true, Ordering::SeqCst);
-                self.board.become_status(SessionStatus::Disconnected, self.now().unix_ms, |_| {});
+                let now_ms = self.now().unix_ms;
+                let edit =
+                    |shown: &mut SessionSnapshot| shown.error = Some("the worker was stopped".to_owned());
+                let change = self.board.become_status(SessionStatus::Disconnected, now_ms, edit);
+                if let Some(away) = change.and_then(|change| change.shown.away) {
+                    let patch = SessionPatch { away: Some(Some(away)), ..SessionPatch::default() };
+                    self.report(Some(patch), None);
+                }
             }
         }
     }
@@ -320,8 +327,11 @@ impl Desk {
         edit: impl FnOnce(&mut SessionSnapshot),
     ) {
         match (self.board.become_status(status, self.now().unix_ms, edit), wanted) {
-            (Some(shown), _) => {
+            (Some(Change { shown, gap }), _) => {
                 self.report(Some(report::patch(&shown, wanted)), Some(report::event(&shown)));
+                if let Some((from_ms, reason)) = gap {
+                    self.report(None, Some(report::gap(from_ms, shown.updated_ms, &reason)));
+                }
             }
             (None, Some(_)) => self.report(Some(SessionPatch { wanted, ..SessionPatch::default() }), None),
             (None, None) => {}

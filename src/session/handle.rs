@@ -233,7 +233,8 @@ impl SessionHandle {
 
     fn rest_with(&self, status: SessionStatus, error: Option<String>) -> Result<(), SessionError> {
         let Session { key, common, board, .. } = &*self.session;
-        if let Some(shown) = board.become_status(status, now_ms(), |shown| shown.error = error) {
+        if let Some(change) = board.become_status(status, now_ms(), |shown| shown.error = error) {
+            let shown = change.shown;
             let seq = common.store.tell(*key, report::patch(&shown, Some(false)), report::event(&shown))?;
             board.logged(seq);
         }

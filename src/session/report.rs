@@ -1,5 +1,6 @@
 //! A session's status as the store keeps it and as the event log tells it.
 //!
+//! `session-gap`: `from to reason`; the session is back after it was away.
 //! `session-status`: `status`, and as far as they are known `phoneNumber lid pushName qr qrExpiresAt error`.
 
 use serde::Serialize;
@@ -17,6 +18,7 @@ pub(super) fn patch(shown: &SessionSnapshot, wanted: Option<bool>) -> SessionPat
         wanted,
         error: Some(shown.error.clone()),
         last_activity_ms: shown.connected_since_ms,
+        away: Some(shown.away.clone()),
     }
 }
 
@@ -51,4 +53,10 @@ pub(super) fn event(shown: &SessionSnapshot) -> (&'static str, String) {
         error: shown.error.as_deref(),
     };
     ("session-status", serde_json::to_string(&payload).expect("strings always serialize"))
+}
+
+/// Kind and payload of the event that tells of a gap: from when on messages may have waited, and until when.
+pub(super) fn gap(from_ms: u64, to_ms: u64, reason: &str) -> (&'static str, String) {
+    let (from, to) = (events::rfc3339_ms(from_ms), events::rfc3339_ms(to_ms));
+    ("session-gap", serde_json::json!({ "from": from, "to": to, "reason": reason }).to_string())
 }

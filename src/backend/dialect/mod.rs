@@ -88,6 +88,14 @@ pub(super) fn refused_sessions(dialect: Dialect, sent: &Request, answer: &Answer
     }
 }
 
+/// Whether there is a webhook for this kind of event.
+pub(super) fn speaks(dialect: Dialect, kind: &str) -> bool {
+    match dialect {
+        Dialect::Guide => true,
+        Dialect::Whatsam => whatsam::speaks(kind),
+    }
+}
+
 /// The webhook that tells of an event; `None` when the dialect has none for it.
 pub(super) fn webhook(
     dialect: Dialect,
@@ -161,6 +169,7 @@ fn session(id: &str, status: crate::session::SessionStatus) -> SessionSnapshot {
         updated_ms: 0,
         last_activity_ms: Some(1_705_314_600_000),
         connected_since_ms: None,
+        away: None,
     }
 }
 

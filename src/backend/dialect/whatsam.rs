@@ -96,10 +96,14 @@ pub(super) fn refused_sessions(sent: &Request, answer: &Answer) -> Vec<String> {
     refused
 }
 
+pub(super) fn speaks(kind: &str) -> bool {
+    matches!(kind, SESSION_STATUS | MESSAGE_STATUS)
+}
+
 pub(super) fn webhook(said: &Said<'_>) -> Option<Request> {
     let body = match said.event.kind.as_str() {
         SESSION_STATUS => session_status(said)?,
-        "message-status" => message_status(said)?,
+        MESSAGE_STATUS => message_status(said)?,
         _ => return None,
     };
     Some(Request::new("POST", format!("/api/webhooks/{}", said.event.kind)).with_body(&body))
@@ -165,6 +169,8 @@ fn version() -> &'static str {
     let version = env!("CARGO_PKG_VERSION");
     version.split(['-', '+']).next().unwrap_or(version)
 }
+
+const MESSAGE_STATUS: &str = "message-status";
 
 /// Workers that are tried out are not registered with anybody's backend.
 const ENVIRONMENT: &str = "PRODUCTION";
@@ -297,6 +303,7 @@ mod tests {
         let failed = json!({ "id": "M1", "status": "failed", "timestamp": time, "error": "e".repeat(600) });
         assert_eq!(told("message-status", &failed).unwrap()["errorMessage"].as_str().unwrap().len(), 500);
         for kind in ["message", "session-gap", "login"] {
+            assert!(!speaks(kind));
             assert!(told(kind, &json!({ "id": "M1" })).is_none(), "{kind}");
         }
     }

@@ -110,13 +110,19 @@ impl Applier<'_> {
         if *patch == SessionPatch::default() {
             return Ok(());
         }
-        self.mark(session, marks::SESSION, "")?;
+        // Of no interest to whoever has the session next.
+        let is_local = *patch == SessionPatch { away: patch.away.clone(), ..SessionPatch::default() };
+        if !is_local {
+            self.mark(session, marks::SESSION, "")?;
+        }
         let text = |value: &Option<Option<String>>| value.clone().flatten();
+        let away = patch.away.as_ref().and_then(Option::as_ref);
         self.run(
             "UPDATE sessions SET updated_ms = ?2, status = coalesce(?3, status),
                  phone = iif(?4, ?5, phone), lid = iif(?6, ?7, lid), push_name = iif(?8, ?9, push_name),
                  wanted = coalesce(?10, wanted), error = iif(?11, ?12, error),
-                 last_activity_ms = iif(?13 IS NULL, last_activity_ms, max(coalesce(last_activity_ms, 0), ?13))
+                 last_activity_ms = iif(?13 IS NULL, last_activity_ms, max(coalesce(last_activity_ms, 0), ?13)),
+                 away_ms = iif(?14, ?15, away_ms), away_reason = iif(?14, ?16, away_reason)
              WHERE key = ?1",
             params![
                 session,
@@ -131,7 +137,10 @@ impl Applier<'_> {
                 patch.wanted,
                 patch.error.is_some(),
                 text(&patch.error),
-                patch.last_activity_ms.map(records::int)
+                patch.last_activity_ms.map(records::int),
+                patch.away.is_some(),
+                away.map(|(since_ms, _)| records::int(*since_ms)),
+                away.map(|(_, reason)| reason)
             ],
         )?;
         Ok(())

@@ -43,6 +43,8 @@ pub struct SessionRow {
     pub updated_ms: u64,
     /// Unix milliseconds of the last message in or out, or login.
     pub last_activity_ms: Option<u64>,
+    /// It was connected and is not: since when (Unix milliseconds), and why.
+    pub away: Option<(u64, String)>,
 }
 
 /// Changes of a session row; `None` leaves a column as it is.
@@ -62,6 +64,8 @@ pub struct SessionPatch {
     pub error: Option<Option<String>>,
     /// Unix milliseconds.
     pub last_activity_ms: Option<u64>,
+    /// It was connected and is not (`Some(None)`: it is again).
+    pub away: Option<Option<(u64, String)>>,
 }
 
 /// Which messages, and which page of them.
@@ -224,7 +228,7 @@ pub enum StoreError {
 
 /// Columns that [`session_row`] reads.
 pub(super) const SESSION_COLUMNS: &str = "key, id, user_id, name, status, phone, lid, push_name, wanted, error, \
-     created_ms, updated_ms, last_activity_ms";
+     created_ms, updated_ms, last_activity_ms, away_ms, away_reason";
 
 pub(super) fn session_row(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
     Ok(SessionRow {
@@ -241,6 +245,7 @@ pub(super) fn session_row(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
         created_ms: unsigned(row.get(10)?),
         updated_ms: unsigned(row.get(11)?),
         last_activity_ms: row.get::<_, Option<i64>>(12)?.map(unsigned),
+        away: row.get::<_, Option<i64>>(13)?.map(unsigned).zip(row.get(14)?),
     })
 }
 

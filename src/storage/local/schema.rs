@@ -30,7 +30,7 @@ const READER_CACHE_KIB: i32 = 2048;
 const STATEMENTS: usize = 64;
 
 /// One step per schema version; `user_version` counts the steps taken. Steps are never edited once released.
-const MIGRATIONS: &[&str] = &[V1, V2, V3, V4];
+const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5];
 
 const V1: &str = "
 CREATE TABLE sessions (
@@ -191,6 +191,12 @@ INSERT INTO dirty SELECT key, 32, '', 1, 0 FROM sessions WHERE deleting = 0;
 const V4: &str = "
 -- When a message failed, for its status history.
 ALTER TABLE messages ADD COLUMN failed_s INTEGER;
+";
+
+const V5: &str = "
+-- A session that was connected and is not: since when, and why.
+ALTER TABLE sessions ADD COLUMN away_ms INTEGER;
+ALTER TABLE sessions ADD COLUMN away_reason TEXT;
 ";
 
 /// Held for the life of the store: one worker per state directory. The kernel drops it when the process dies.

@@ -143,6 +143,15 @@ impl ObjectSync {
         self.held().contains_key(&key)
     }
 
+    /// Whether this worker may say how the session is: nobody else has it, as far as is known here. `starting`: the
+    /// lease of the last run counts, too, because it is not renewed yet.
+    #[must_use]
+    pub fn speaks_for(&self, key: SessionKey, starting: bool) -> bool {
+        !self.inner.settings.shared
+            || self.holds(key)
+            || starting && matches!(self.inner.local.lease(key), Ok(Some(_)))
+    }
+
     /// Who has a session that is not ours; `None` when it is free.
     ///
     /// # Errors
