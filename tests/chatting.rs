@@ -31,7 +31,7 @@ fn text(to: &str, body: &str) -> Command {
 /// The messages a session was told of, as (sender, text).
 fn received(joined: &Joined, client: usize) -> Vec<(String, String)> {
     let told = joined.clients[client].store.events().iter().filter_map(|event| match event {
-        Event::Message(record) => Some((record.sender.user.to_string(), record.content.clone())),
+        Event::Message(record, _) => Some((record.sender.user.to_string(), record.content.clone())),
         _ => None,
     });
     told.collect()

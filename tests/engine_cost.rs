@@ -49,7 +49,7 @@ fn a_text_sent_and_received_between_warm_sessions() {
     }
     let all = start.elapsed();
     let received = joined.clients[budi].store.events();
-    let received = received.iter().filter(|event| matches!(event, Event::Message(_))).count();
+    let received = received.iter().filter(|event| matches!(event, Event::Message(..))).count();
     assert_eq!(received as u64, TEXTS + 40);
     let per = |spent: Duration| spent.as_secs_f64() * 1e6 / TEXTS as f64;
     println!("sender, until the stanza is ready: {:.1} us per text (3 copies)", per(accepting));

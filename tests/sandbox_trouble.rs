@@ -45,7 +45,7 @@ fn told(joined: &Joined, client: usize) -> Vec<String> {
     let events = joined.clients[client].store.events().iter();
     events
         .filter_map(|event| match event {
-            Event::Message(record) => Some(record.content.clone()),
+            Event::Message(record, _) => Some(record.content.clone()),
             _ => None,
         })
         .collect()

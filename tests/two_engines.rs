@@ -159,7 +159,7 @@ impl Run {
     fn told(&self, client: usize) -> HashMap<String, usize> {
         let mut told = HashMap::new();
         for event in self.joined.clients[client].store.events() {
-            if let Event::Message(record) = event {
+            if let Event::Message(record, _) = event {
                 *told.entry(record.content.clone()).or_default() += 1;
             }
         }

@@ -18,6 +18,7 @@ mod dialect;
 mod heart;
 mod link;
 mod outbox;
+mod probe;
 mod recovery;
 mod schedule;
 mod signature;
@@ -55,6 +56,7 @@ use crate::{
 };
 
 pub(crate) use dialect::whatsam_word;
+pub(crate) use probe::{Reached, probe};
 
 /// The link. Made before the sessions start, so that it hears of everything; at work from [`Backend::start`] on.
 pub struct Backend {
@@ -108,7 +110,7 @@ pub(crate) struct BackendStats {
     /// When the oldest of them was logged, Unix milliseconds.
     pub(crate) oldest_ms: Option<u64>,
     /// Deliveries by outcome.
-    pub(crate) deliveries: [(&'static str, u64); 7],
+    pub(crate) deliveries: [(&'static str, u64); 8],
     /// Heartbeats by outcome.
     pub(crate) heartbeats: [(&'static str, u64); 3],
 }
@@ -274,6 +276,7 @@ impl Backend {
                 ("superseded", counts.superseded.value()),
                 ("unknown_session", counts.unknown_session.value()),
                 ("unknown_kind", counts.unknown_kind.value()),
+                ("given_up", counts.given_up.value()),
             ],
             heartbeats: [
                 ("ok", beats.ok.value()),

@@ -20,7 +20,10 @@ use crate::{
     metrics::Counter,
     storage::{
         events::KINDS,
-        local::{Burial, DeadLetter, EventWatch, LocalStore, Logged, OutboxCursor, SessionKey, StoreError},
+        local::{
+            Burial, DeadLetter, EventWatch, LocalStore, Logged, OutboxCursor, SessionKey, StoreError,
+            StoredEvent,
+        },
     },
 };
 
@@ -42,6 +45,8 @@ pub(super) struct Counts {
     pub(super) superseded: Counter,
     pub(super) unknown_session: Counter,
     pub(super) unknown_kind: Counter,
+    /// Dropped from the log before the backend took them.
+    pub(super) given_up: Counter,
 }
 
 /// What the senders need besides the schedule.
@@ -273,6 +278,7 @@ impl Outbox {
                     return Report { outcome: Outcome::StoreFailed, ..nothing(turn.cursor) };
                 }
             };
+            self.note_lost(&page.session_id, cursor, &page.events);
             let Choice { skipped_to, superseded: left_out, unmuted: started, pick } =
                 choose(&page, cursor, &view);
             superseded += left_out;
@@ -305,6 +311,17 @@ impl Outbox {
             let replays = !page.replays.is_empty();
             return Report { cursor, replays, unmuted, logged_ms: Some(event.created_ms), outcome };
         }
+    }
+
+    /// The log has bounds; whoever is away for longer is told what is missing.
+    fn note_lost(&self, session_id: &str, cursor: u64, events: &[StoredEvent]) {
+        let Some(first) = events.first().filter(|first| first.seq > cursor + 1) else { return };
+        let lost = first.seq - cursor - 1;
+        self.counts.given_up.add(lost);
+        log::error!(
+            session = session_id;
+            "{lost} events were dropped before the backend took them: it was away for longer than they are kept"
+        );
     }
 
     fn pass_over(&self, turn: &Turn, cursor: u64, unmuted: bool, pick: &Pick<'_>) -> Report {

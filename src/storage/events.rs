@@ -2,7 +2,7 @@
 //!
 //! | kind | fields |
 //! |---|---|
-//! | `message` | `id chat sender fromMe type content pushName targetId timestamp status` |
+//! | `message` | `id chat chatPn chatLid sender senderPn senderLid participant fromMe type content pushName targetId timestamp status offline` |
 //! | `message-status` | `id chat status participant timestamp error` |
 //! | `message-undecryptable` | `id chat sender` |
 //! | `identity-changed` | `user` |
@@ -13,13 +13,16 @@
 //! | `qr` | `code expiresInSeconds` |
 //! | `passkey` | `options` |
 //!
-//! The session writes two more kinds, `session-status` and `session-gap` (`from to reason`). Absent values are left out; times are RFC 3339.
+//! The session writes two more kinds, `session-status` and `session-gap` (`from to reason`). Absent values are left out;
+//! times are RFC 3339. `sender` and `chat` are the phone number when it is known; `…Pn` and `…Lid` are both names of a
+//! person, as far as they are known. `participant` is the author in a group. `offline`: it came before everything that
+//! had waited for the session had come.
 
 use serde::Serialize;
 
 use crate::whatsapp::{
     jid::Jid,
-    model::{Event, MessageRecord},
+    model::{Arrival, Event, MessageRecord},
 };
 
 /// Every kind there is.
@@ -43,7 +46,7 @@ pub const KINDS: [&str; 13] = [
 #[must_use]
 pub fn encode(event: &Event) -> (&'static str, String) {
     match event {
-        Event::Message(record) => ("message", json(&Message::from(record.as_ref()))),
+        Event::Message(record, arrival) => ("message", json(&Message::new(record, arrival))),
         Event::MessageStatus { chat, id, status, participant, timestamp, error } => (
             "message-status",
             json(&Status {
@@ -99,7 +102,17 @@ pub fn rfc3339_ms(unix_ms: u64) -> String {
 struct Message<'a> {
     id: &'a str,
     chat: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chat_pn: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chat_lid: Option<String>,
     sender: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sender_pn: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sender_lid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    participant: Option<String>,
     from_me: bool,
     r#type: &'a str,
     content: &'a str,
@@ -109,14 +122,31 @@ struct Message<'a> {
     target_id: Option<&'a str>,
     timestamp: String,
     status: &'static str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    offline: bool,
 }
 
-impl<'a> From<&'a MessageRecord> for Message<'a> {
-    fn from(record: &'a MessageRecord) -> Self {
+/// Phone number and LID of a person, from one name and perhaps the other.
+fn names(name: &Jid, other: Option<&Jid>) -> (Option<String>, Option<String>) {
+    let find = |wanted: fn(&Jid) -> bool| {
+        [Some(name), other].into_iter().flatten().find(|jid| wanted(jid)).map(|jid| jid.to_user().to_string())
+    };
+    (find(Jid::is_pn), find(Jid::is_lid))
+}
+
+impl<'a> Message<'a> {
+    fn new(record: &'a MessageRecord, arrival: &Arrival) -> Self {
+        let (chat_pn, chat_lid) = names(&record.chat, arrival.chat_alt.as_ref());
+        let (sender_pn, sender_lid) = names(&record.sender, arrival.sender_alt.as_ref());
         Self {
             id: &record.id,
             chat: record.chat.to_string(),
+            chat_pn,
+            chat_lid,
             sender: record.sender.to_string(),
+            sender_pn,
+            sender_lid,
+            participant: record.chat.is_group().then(|| record.sender.to_string()),
             from_me: record.from_me,
             r#type: &record.kind,
             content: &record.content,
@@ -124,6 +154,7 @@ impl<'a> From<&'a MessageRecord> for Message<'a> {
             target_id: record.target_id.as_deref(),
             timestamp: rfc3339(record.timestamp),
             status: record.status.as_str(),
+            offline: arrival.offline,
         }
     }
 }
@@ -180,14 +211,18 @@ mod tests {
             status: MessageStatus::Delivered,
             raw: vec![1],
         };
-        let (kind, text) = encode(&Event::Message(Box::new(record)));
+        let arrival =
+            Arrival { sender_alt: Some(Jid::lid("123450000001")), offline: true, ..Arrival::default() };
+        let (kind, text) = encode(&Event::Message(Box::new(record), Box::new(arrival)));
         assert_eq!(kind, "message");
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
             value,
             serde_json::json!({
                 "id": "3EB0AA", "chat": "6281200000001@s.whatsapp.net",
-                "sender": "6281200000001@s.whatsapp.net", "fromMe": false, "type": "text",
+                "chatPn": "6281200000001@s.whatsapp.net",
+                "sender": "6281200000001@s.whatsapp.net", "senderPn": "6281200000001@s.whatsapp.net",
+                "senderLid": "123450000001@lid", "offline": true, "fromMe": false, "type": "text",
                 "content": "say \"hi\"\n", "pushName": "Ani", "timestamp": "2024-01-15T10:30:00Z",
                 "status": "delivered",
             })

@@ -254,7 +254,7 @@ pub enum Event {
         reason: String,
     },
     /// A message arrived, or was sent from another device of ours.
-    Message(Box<MessageRecord>),
+    Message(Box<MessageRecord>, Box<Arrival>),
     /// A message of ours made progress.
     MessageStatus {
         /// The chat.
@@ -349,6 +349,17 @@ pub struct MessageRecord {
     pub status: MessageStatus,
     /// The protobuf `Message`, unpadded, for resends and for history.
     pub raw: Vec<u8>,
+}
+
+/// What is known of an arriving message besides what history keeps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Arrival {
+    /// The author's name in the other namespace (LID or PN), when it is known.
+    pub sender_alt: Option<Jid>,
+    /// The same for a chat with one person.
+    pub chat_alt: Option<Jid>,
+    /// It came before everything that waited for us had come: it may be old.
+    pub offline: bool,
 }
 
 /// What is known of a group.

@@ -3,10 +3,11 @@
 //!
 //! Exit code as monitoring plug-ins have it: 0 all is well, 1 a warning, 2 a failure.
 //!
-//! Read `report` for what a finding is; `settings`, `machine` and `network` have the checks, in the order of the
+//! Read `report` for what a finding is; `settings`, `machine`, `network` and `gateway` have the checks, in the order of the
 //! report; `env_file` reads the settings of the installed service.
 
 mod env_file;
+mod gateway;
 mod machine;
 mod network;
 mod report;
@@ -38,6 +39,7 @@ fn run(arguments: &[String], variables: Variables) -> Result<ExitCode, String> {
     if let Some(config) = config {
         findings.extend(machine::check(&config, source.is_service()));
         findings.extend(network::check(&config));
+        findings.extend(gateway::check(&config));
     }
     print(&if options.json { report::json(&findings) } else { report::text(&findings) });
     Ok(ExitCode::from(match report::worst(&findings) {

@@ -16,7 +16,7 @@ use crate::whatsapp::{
     ctx::Ctx,
     engine::{Engine, EngineError},
     jid::Jid,
-    model::{Event, MessageRecord, MessageStatus},
+    model::{Arrival, Event, MessageRecord, MessageStatus},
     proto::{Message, protocol_message},
     state::StateRead,
     tally::Counted,
@@ -176,7 +176,12 @@ impl Engine {
             _ => Counted::ReceivedDirect,
         });
         self.state.add_message(record.clone());
-        self.emit_durable(Event::Message(Box::new(record)));
+        let arrival = Arrival {
+            sender_alt: self.alternate(store, &record.sender)?,
+            chat_alt: self.alternate(store, &record.chat)?,
+            offline: !self.is_drained(),
+        };
+        self.emit_durable(Event::Message(Box::new(record), Box::new(arrival)));
         Ok(())
     }
 

@@ -129,7 +129,7 @@ fn cost_of_messages() {
             &format!("AC{round:018X}"),
             1_700_000_000 + round / 500,
         );
-        let told = Write::Event(Box::new(Event::Message(Box::new(record.clone()))));
+        let told = Write::Event(Box::new(Event::Message(Box::new(record.clone()), Box::default())));
         let mut writes = vec![Write::Message(Box::new(record)), told];
         if round % 32 == 0 {
             writes.push(put("62812000000.0", &[7; 2000]));
