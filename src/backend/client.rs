@@ -111,7 +111,7 @@ impl Client {
                 .and_then(|outgoing| self.agent.run(outgoing)),
             None => outgoing.body(()).map_err(Into::into).and_then(|outgoing| self.agent.run(outgoing)),
         };
-        let mut response = sent.map_err(|error| NoAnswer(error.to_string()))?;
+        let mut response = sent.map_err(|error| no_answer(&error))?;
         let text = |name: &str| response.headers().get(name)?.to_str().ok().map(str::to_owned);
         let (date, wait) = (text("date").and_then(|text| http_date(&text)), text("retry-after"));
         let status = response.status().as_u16();
@@ -120,10 +120,18 @@ impl Client {
         let body = match body {
             Ok(body) => body,
             Err(_) if (200..300).contains(&status) => Vec::new(),
-            Err(error) => return Err(NoAnswer(error.to_string())),
+            Err(error) => return Err(no_answer(&error)),
         };
         Ok(Answer { status, retry_after: wait.and_then(|text| retry_after(&text)), date, body })
     }
+}
+
+fn no_answer(error: &ureq::Error) -> NoAnswer {
+    NoAnswer(match error {
+        ureq::Error::Timeout(_) => "it does not answer in time".to_owned(),
+        ureq::Error::HostNotFound => "its name has no address".to_owned(),
+        other => other.to_string(),
+    })
 }
 
 /// Seconds, or a date.
