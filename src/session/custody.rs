@@ -56,7 +56,7 @@ impl Registry {
             Ok(data) => Ok(data),
             // Known when it connects; until then there is only its name.
             Err(error) => {
-                log::warn!("session {id} is made without asking the object store: {error}");
+                log::warn!("session {id}: made without asking the object store: {error}");
                 Ok(None)
             }
         }
@@ -129,7 +129,7 @@ impl Registry {
                     log::info!("session {id}: comes back from the object store");
                     left.push(Coming { session, connect: wanted });
                 }
-                Err(error) => log::warn!("session {id} of the object store is left there: {error}"),
+                Err(error) => log::warn!("session {id}: left in the object store: {error}"),
             }
         }
         true
@@ -340,7 +340,7 @@ fn come_back_all(coming: Vec<Coming>) -> Vec<Coming> {
                 session.lost(&worker);
             }
             Err(error) => {
-                log::error!("session {id} cannot be started: {error}");
+                log::error!("session {id}: cannot be started: {error}");
                 session.show_error(error.to_string());
             }
         }

@@ -185,7 +185,7 @@ impl Registry {
         }
         for session in wanted {
             if let Err(error) = session.come_back() {
-                log::error!("session {} cannot be started: {error}", session.snapshot().id);
+                log::error!("session {}: cannot be started: {error}", session.snapshot().id);
                 session.show_error(error.to_string());
             }
         }

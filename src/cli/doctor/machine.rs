@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use rustix::{
@@ -15,14 +16,13 @@ use sysinfo::{MemoryRefreshKind, System};
 use super::report::Finding;
 use crate::{config::Config, storage::local::is_locked, worker};
 
-/// All checks. `of_service`: limits are in the unit of the service, not in this shell.
+/// All checks. `of_service`: the limits are those of the service's unit, not of this shell.
 pub(super) fn check(config: &Config, of_service: bool) -> Vec<Finding> {
     let mut findings = vec![state_dir(&config.state_dir)];
     findings.extend(disk(&config.state_dir));
-    if !of_service {
-        findings.push(open_files(config));
-        findings.extend(threads(config));
-    }
+    let unit = of_service.then(unit_limits);
+    findings.push(open_files(config, unit.as_ref()));
+    findings.extend(threads(config, unit.as_ref()));
     findings.extend(memory(config));
     findings
 }
@@ -71,7 +71,7 @@ fn existing_parent(dir: &Path) -> PathBuf {
 }
 
 /// Writes a file and removes it.
-fn tempfile_in(dir: &Path) -> std::io::Result<()> {
+pub(super) fn tempfile_in(dir: &Path) -> std::io::Result<()> {
     let path = dir.join(format!(".doctor-{}", std::process::id()));
     let written =
         fs::OpenOptions::new().write(true).create_new(true).open(&path).and_then(|file| file.sync_all());
@@ -110,32 +110,65 @@ fn disk(dir: &Path) -> Vec<Finding> {
     findings
 }
 
-fn open_files(config: &Config) -> Finding {
+/// Limits of the service, as far as systemd tells them.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct UnitLimits {
+    open_files: Option<u64>,
+    tasks: Option<u64>,
+}
+
+fn unit_limits() -> UnitLimits {
+    let asked = Command::new("systemctl")
+        .args(["show", "whatsapp-worker.service", "--property=LimitNOFILE,TasksMax"])
+        .output();
+    asked.map_or_else(
+        |_| UnitLimits::default(),
+        |output| parse_limits(&String::from_utf8_lossy(&output.stdout)),
+    )
+}
+
+/// `Name=number` lines; `infinity` is no limit.
+fn parse_limits(text: &str) -> UnitLimits {
+    let limit = |name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
+        if value == "infinity" { Some(u64::MAX) } else { value.parse().ok() }
+    };
+    UnitLimits { open_files: limit("LimitNOFILE"), tasks: limit("TasksMax") }
+}
+
+fn open_files(config: &Config, unit: Option<&UnitLimits>) -> Finding {
     const NAME: &str = "open files";
     let wanted = worker::descriptors_wanted(config) as u64;
     // The worker raises the soft limit by itself.
-    let allowed = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let of_shell = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let allowed = unit.and_then(|unit| unit.open_files).unwrap_or(of_shell);
     let finding = format!("{allowed} allowed, up to {wanted} needed for {} sessions", config.max_sessions);
     if allowed < wanted {
         return Finding::warn(
             NAME,
             finding,
-            "raise LimitNOFILE= (systemd) or `ulimit -Hn`, or lower the limits",
+            "raise LimitNOFILE= (`systemctl edit whatsapp-worker`; without systemd `ulimit -Hn`), or lower WORKER_MAX_SESSIONS or WORKER_HTTP_MAX_CONNECTIONS",
         );
     }
     Finding::ok(NAME, finding)
 }
 
-fn threads(config: &Config) -> Vec<Finding> {
+fn threads(config: &Config, unit: Option<&UnitLimits>) -> Vec<Finding> {
     const NAME: &str = "threads";
     let wanted = worker::threads_wanted(config) as u64;
-    let limits = [
+    let of_process = match unit {
+        None => [
+            ("RLIMIT_NPROC (ulimit -u)".to_owned(), getrlimit(Resource::Nproc).current),
+            ("TasksMax= of the control group".to_owned(), pids_max()),
+        ],
+        Some(unit) => [("TasksMax= of the service".to_owned(), unit.tasks), (String::new(), None)],
+    };
+    let of_machine = [
         ("/proc/sys/kernel/threads-max".to_owned(), read_number("/proc/sys/kernel/threads-max")),
         ("/proc/sys/kernel/pid_max".to_owned(), read_number("/proc/sys/kernel/pid_max")),
-        ("RLIMIT_NPROC (ulimit -u)".to_owned(), getrlimit(Resource::Nproc).current),
-        ("TasksMax= of the control group".to_owned(), pids_max()),
     ];
-    let lowest = limits.into_iter().filter_map(|(name, limit)| Some((limit?, name))).min();
+    let lowest =
+        of_machine.into_iter().chain(of_process).filter_map(|(name, limit)| Some((limit?, name))).min();
     let Some((allowed, name)) = lowest else { return Vec::new() };
     let finding = format!("{allowed} allowed, up to {wanted} needed for {} sessions", config.max_sessions);
     vec![if allowed < wanted {
@@ -226,6 +259,13 @@ mod tests {
     }
 
     #[test]
+    fn limits_of_the_unit_are_read_as_systemctl_shows_them() {
+        let limits = parse_limits("TasksMax=8192\nLimitNOFILE=infinity\n");
+        assert_eq!(limits, UnitLimits { open_files: Some(u64::MAX), tasks: Some(8192) });
+        assert_eq!(parse_limits("no such unit"), UnitLimits::default());
+    }
+
+    #[test]
     fn a_missing_state_directory_is_fine_where_it_can_be_made() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(state_dir(&dir.path().join("a/b")).verdict, Verdict::Ok);
@@ -242,7 +282,10 @@ mod tests {
             Config::from_env(vars).unwrap().0
         };
         assert!(worker::threads_wanted(&of("5000")) >= worker::threads_wanted(&of("50")) + 4950);
-        let found = threads(&of("50"));
+        let narrow = UnitLimits { open_files: Some(1024), tasks: Some(100) };
+        assert_eq!(open_files(&of("50"), Some(&narrow)).verdict, Verdict::Warn);
+        assert!(threads(&of("50"), Some(&narrow))[0].finding.starts_with("100 allowed"));
+        let found = threads(&of("50"), None);
         assert!(found.iter().all(|finding| finding.finding.contains("for 50 sessions")), "{found:?}");
         let found = memory(&of("5000")).unwrap();
         assert!(found.finding.contains("about 2564 MiB needed"), "{found:?}");

@@ -3,13 +3,15 @@
 //!
 //! Exit code as monitoring plug-ins have it: 0 all is well, 1 a warning, 2 a failure.
 //!
-//! Read `report` for what a finding is; `settings`, `machine`, `network` and `gateway` have the checks, in the order of the
-//! report; `env_file` reads the settings of the installed service.
+//! Read `report` for what a finding is; `settings`, `machine`, `objects`, `network`, `gateway` and `clock` have the checks,
+//! in the order of the report; `env_file` reads the settings of the installed service.
 
+mod clock;
 mod env_file;
 mod gateway;
 mod machine;
 mod network;
+mod objects;
 mod report;
 mod settings;
 
@@ -34,12 +36,17 @@ struct Options {
 
 fn run(arguments: &[String], variables: Variables) -> Result<ExitCode, String> {
     let options = parse(arguments)?;
-    let source = settings::Source::choose(options.env_file, variables)?;
+    let source = settings::Source::choose(options.env_file, variables);
     let (config, mut findings) = settings::check(&source);
     if let Some(config) = config {
         findings.extend(machine::check(&config, source.is_service()));
+        findings.push(objects::check(&config));
         findings.extend(network::check(&config));
         findings.extend(gateway::check(&config));
+        // Once is enough, and the backend's clock is the one that matters most.
+        if !findings.iter().any(|finding| finding.check == "clock") {
+            findings.extend(clock::check(&config));
+        }
     }
     print(&if options.json { report::json(&findings) } else { report::text(&findings) });
     Ok(ExitCode::from(match report::worst(&findings) {

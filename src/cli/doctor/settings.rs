@@ -1,6 +1,6 @@
 //! Where the settings come from, and whether they can be used.
 
-use std::path::Path;
+use std::{io::ErrorKind, path::Path};
 
 use super::{Variables, env_file, report::Finding};
 use crate::config::{Config, SETTINGS};
@@ -13,31 +13,42 @@ pub(super) struct Source {
     /// Lines of the file that are no assignment.
     strange: Vec<String>,
     is_service: bool,
+    /// Why the file cannot be read.
+    unreadable: Option<Finding>,
 }
 
 impl Source {
     /// The file that was named; else the environment when it has a setting of ours; else the file of the installed
     /// service.
-    pub(super) fn choose(env_file: Option<String>, variables: Variables) -> Result<Self, String> {
-        let path = env_file.map(|path| (path, true)).or_else(|| {
+    pub(super) fn choose(env_file: Option<String>, variables: Variables) -> Self {
+        let path = env_file.or_else(|| {
             let is_ours = |(name, _): &(String, String)| SETTINGS.iter().any(|setting| setting.name == name);
             let has_own = variables.iter().any(|variable| is_ours(variable) && variable.0 != "RUST_LOG");
-            (!has_own && Path::new(SERVICE_FILE).exists()).then(|| (SERVICE_FILE.to_owned(), false))
+            (!has_own && Path::new(SERVICE_FILE).exists()).then(|| SERVICE_FILE.to_owned())
         });
-        let Some((path, was_named)) = path else {
+        let Some(path) = path else {
             let name = "the environment".to_owned();
-            return Ok(Self { variables, name, strange: Vec::new(), is_service: false });
+            return Self { variables, name, strange: Vec::new(), is_service: false, unreadable: None };
         };
-        let text = std::fs::read_to_string(&path).map_err(|error| {
-            let hint = if was_named { "" } else { " (try as root)" };
-            format!("doctor: cannot read {path}: {error}{hint}")
-        })?;
-        let (mut of_file, strange) = env_file::parse(&text);
         let is_service = path == SERVICE_FILE;
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) => {
+                let advice = match error.kind() {
+                    ErrorKind::NotFound => "name a file that exists, or leave --env-file out",
+                    ErrorKind::PermissionDenied => "run the doctor as root, or as who may read it",
+                    _ => "write it as text: one NAME=value a line",
+                };
+                let unreadable = Some(Finding::fail(NAME, format!("cannot read {path}: {error}"), advice));
+                let (variables, strange) = (Vec::new(), Vec::new());
+                return Self { variables, name: path, strange, is_service, unreadable };
+            }
+        };
+        let (mut of_file, strange) = env_file::parse(&text);
         if is_service {
             of_file.push(("STATE_DIRECTORY".to_owned(), SERVICE_STATE.to_owned()));
         }
-        Ok(Self { variables: of_file, name: path, strange, is_service })
+        Self { variables: of_file, name: path, strange, is_service, unreadable: None }
     }
 
     /// Whether these are the settings of the installed service, whose limits are in its unit.
@@ -48,6 +59,9 @@ impl Source {
 
 /// The configuration, when there is one, and what was found on the way.
 pub(super) fn check(source: &Source) -> (Option<Config>, Vec<Finding>) {
+    if let Some(unreadable) = &source.unreadable {
+        return (None, vec![unreadable.clone()]);
+    }
     let mut findings: Vec<Finding> = source
         .strange
         .iter()
@@ -96,7 +110,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("worker.env");
         std::fs::write(&path, text).unwrap();
-        check(&Source::choose(Some(path.to_string_lossy().into_owned()), Vec::new()).unwrap())
+        check(&Source::choose(Some(path.to_string_lossy().into_owned()), Vec::new()))
     }
 
     #[test]
@@ -121,7 +135,10 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_named_and_missing_is_an_error() {
-        assert!(Source::choose(Some("/does/not/exist".into()), Vec::new()).is_err());
+    fn a_file_that_is_named_and_missing_is_a_failure_that_says_what_to_do() {
+        let (config, findings) = check(&Source::choose(Some("/does/not/exist".into()), Vec::new()));
+        assert!(config.is_none());
+        assert!(matches!(&findings[..], [only] if only.verdict == Verdict::Fail), "{findings:?}");
+        assert!(findings[0].finding.contains("/does/not/exist"));
     }
 }

@@ -124,7 +124,7 @@ impl ObjectSync {
                 Ok(()) => log::info!("session {id}: the objects of the deleted session are removed"),
                 Err(CustodyError::Held { worker, .. }) => {
                     log::warn!(
-                        "session {id} was deleted here, but worker {worker} has it now: its objects stay"
+                        "session {id}: deleted here, but worker {worker} has it now: its objects stay"
                     );
                     if let Err(error) = self.inner.local.removed(&id) {
                         log::warn!("session {id}: {error}");
