@@ -201,9 +201,10 @@ fn watch_signals(stop: Sender<Stop>) -> std::io::Result<()> {
 fn help() -> String {
     let mut text = String::from(HELP);
     for Subcommand { name, usage, help, .. } in SUBCOMMANDS {
-        text += &format!("  {name} {usage}\n      {help}\n");
+        text += format!("  {name} {usage}").trim_end();
+        text += &format!("\n      {help}\n");
     }
-    text += "\nSettings are environment variables:\n\n";
+    text += "\nSettings are environment variables; none must be set:\n\n";
     for setting in SETTINGS {
         let name = setting.name;
         let file = if setting.is_secret { " (or name a file in " } else { "" };
@@ -223,6 +224,10 @@ const HELP: &str = "\
 whatsapp-worker: many WhatsApp accounts in one process, driven over REST
 
 Usage: whatsapp-worker [--sandbox | --sandbox-service | SUBCOMMAND …]
+
+Without arguments it runs the worker with the settings below and serves its API on http://127.0.0.1:8001; a page about
+the API is at /docs. New here? `whatsapp-worker --sandbox` needs no phone and no settings, and prints what to try next.
+`whatsapp-worker doctor` says what is missing for real use.
 
   --sandbox          also start a simulated WhatsApp with simulated phones and use it
   --sandbox-service  start only that; prints where it is as one line of JSON

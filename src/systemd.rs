@@ -12,7 +12,7 @@ use std::{
         unix::net::{SocketAddr as UnixAddr, UnixDatagram},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -67,13 +67,26 @@ impl Notifier {
 
 /// The thread's loop.
 fn report(socket: &Socket, watchdog: Option<Duration>, vitals: &Vitals, stopped: &Receiver<()>) {
-    let pause = watchdog.map_or(STATUS_EVERY, |interval| (interval / 3).min(STATUS_EVERY));
+    let check_every = watchdog.map_or(CHECK_EVERY, |interval| (interval / 3).min(CHECK_EVERY));
+    let pause = STATUS_EVERY.min(check_every);
     let mut was_alive = true;
+    let mut checked = Instant::now();
+    let mut told = String::new();
     while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(pause) {
+        if checked.elapsed() < check_every {
+            let status = (vitals.status)();
+            if was_alive && status != told {
+                socket.send(&format!("STATUS={status}"));
+                told = status;
+            }
+            continue;
+        }
+        checked = Instant::now();
         let is_alive = (vitals.is_alive)();
         if is_alive {
             let alive = if watchdog.is_some() { "WATCHDOG=1\n" } else { "" };
-            socket.send(&format!("{alive}STATUS={}", (vitals.status)()));
+            told = (vitals.status)();
+            socket.send(&format!("{alive}STATUS={told}"));
         } else if was_alive {
             log::error!("store or API do not answer any more; systemd's watchdog will restart the worker");
             socket.send("STATUS=store or API do not answer");
@@ -126,8 +139,11 @@ impl Socket {
     }
 }
 
-/// How often the status line is renewed.
-const STATUS_EVERY: Duration = Duration::from_secs(10);
+/// How often store and API are asked, at least.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
+
+/// How soon the status line follows what it tells of.
+const STATUS_EVERY: Duration = Duration::from_secs(1);
 
 /// A healthy API answers within milliseconds.
 const HEALTH_WAIT: Duration = Duration::from_secs(5);

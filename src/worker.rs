@@ -46,7 +46,7 @@ use crate::{
         http::{HttpError, HttpOptions, HttpServer},
     },
     backend::{Backend, BackendError},
-    config::{Config, default_endpoint},
+    config::{Config, ObjectsAt, default_endpoint},
     session::{Registry, SessionSettings},
     storage::{
         local::{LocalStore, StoreError},
@@ -114,7 +114,12 @@ impl Worker {
         raise_descriptor_limit(config);
         make_state_dir(&config.state_dir)?;
         let store = LocalStore::open_with_keys(&config.state_dir, config.storage.keys.clone())?;
+        let home = home(config);
+        info!("whatsapp-worker {VERSION}: state in {}, objects in {home}", config.state_dir.display());
         let (objects, proven) = open_objects(config)?;
+        if store.set_home(&home)? {
+            info!("objects were elsewhere before: everything is uploaded to {home}");
+        }
         let sync = ObjectSync::start(objects, store.clone(), sync_settings(config, proven))?;
         let registry =
             Registry::open_synced(store, session_settings(config), sync).map_err(StartError::Sessions)?;
@@ -129,8 +134,10 @@ impl Worker {
         }
         // After the API, so that a thousand reconnecting sessions do not keep `/health` waiting.
         registry.start_all();
+        let sessions = registry.counts().0;
         let worker = Self { http, api, registry, backend };
-        info!("worker {} listens on http://{}", config.worker_id, worker.local_addr());
+        let address = worker.local_addr();
+        info!("worker {} with {sessions} sessions listens on http://{address}", config.worker_id);
         Ok(worker)
     }
 
@@ -179,6 +186,16 @@ impl Worker {
             );
         }
         info!("stopped");
+    }
+}
+
+/// Where objects are, in words that stay the same as long as the place does.
+fn home(config: &Config) -> String {
+    match &config.storage.objects {
+        ObjectsAt::Directory(root) => {
+            std::path::absolute(root).unwrap_or_else(|_| root.clone()).display().to_string()
+        }
+        ObjectsAt::S3(s3) => format!("{}/{}", s3.endpoint, s3.bucket),
     }
 }
 
@@ -292,6 +309,8 @@ pub(crate) fn reachable(bind: SocketAddr) -> SocketAddr {
     };
     SocketAddr::new(ip, bind.port())
 }
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// A disk that is slower than this for a single commit is as good as stuck.
 const STORE_WAIT: Duration = Duration::from_secs(15);

@@ -122,6 +122,20 @@ impl LocalStore {
         Ok(instance)
     }
 
+    /// Says which object store this one belongs to: a name that stays the same as long as the store does. When it is
+    /// another one than last time, or the first one, everything of every session is marked as lacking there; then the
+    /// answer is `true`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it could not be made durable.
+    pub fn set_home(&self, home: &str) -> std::result::Result<bool, StoreError> {
+        if self.meta(HOME)?.as_deref() == Some(home) {
+            return Ok(false);
+        }
+        self.call(Op::Moved { home: home.into() })?;
+        Ok(!self.sessions()?.is_empty())
+    }
+
     /// Until when every lease of this worker was known to be its own, Unix milliseconds.
     ///
     /// # Errors
@@ -154,6 +168,28 @@ impl Applier<'_> {
             params![key, value],
         )?;
         Ok(Outcome::Done)
+    }
+
+    pub(super) fn moved(&mut self, home: &str) -> Result<Outcome> {
+        self.settle_parts()?;
+        self.run(
+            "INSERT INTO dirty SELECT session, tbl, key, 1, ?1 FROM state WHERE true
+             ON CONFLICT DO UPDATE SET round = round + 1",
+            params![self.now_ms],
+        )?;
+        self.run(
+            "INSERT INTO dirty SELECT key, ?2, '', 1, ?1 FROM sessions WHERE true
+             ON CONFLICT DO UPDATE SET round = round + 1",
+            params![self.now_ms, marks::SESSION],
+        )?;
+        // Not those whose messages are only in the object store before.
+        self.run(
+            "INSERT INTO dirty SELECT session, ?2, day || '.' || part, 1, ?1 FROM day_parts WHERE bytes >= 0
+             ON CONFLICT DO UPDATE SET round = round + 1",
+            params![self.now_ms, marks::DAY],
+        )?;
+        self.known.marked = true;
+        self.meta(HOME, home)
     }
 
     pub(super) fn reserve(&mut self, session: i64, parts: &[DayPart]) -> Result<Outcome> {
@@ -318,4 +354,5 @@ impl Applier<'_> {
 }
 
 const INSTANCE: &str = "instance";
+const HOME: &str = "home";
 const ALIVE_UNTIL: &str = "alive_until_ms";

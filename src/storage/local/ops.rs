@@ -65,6 +65,7 @@ impl Applier<'_> {
             Op::Refile { session } => self.refile(session.0),
             Op::Reserve { session, parts } => self.reserve(session.0, parts),
             Op::Meta { key, value } => self.meta(key, value),
+            Op::Moved { home } => self.moved(home),
             Op::Expire { session, before_s } => self.expire(session.0, *before_s),
             Op::Tidy => self.tidy(),
             Op::Outbox(op) => self.outbox(op),

@@ -132,6 +132,10 @@ pub(super) enum Op {
         key: &'static str,
         value: String,
     },
+    /// The object store is another one than before.
+    Moved {
+        home: String,
+    },
     Expire {
         session: SessionKey,
         before_s: i64,

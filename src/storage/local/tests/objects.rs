@@ -98,6 +98,24 @@ fn a_change_between_the_marks_and_what_is_read_does_not_hide_the_next_one() {
 }
 
 #[test]
+fn another_object_store_lacks_everything_and_the_same_one_nothing() {
+    let (_dir, store) = open();
+    assert!(!store.set_home("/here").unwrap(), "there is nothing yet");
+    let (a, b) = (session(&store, "a"), session(&store, "b"));
+    write(&store, a, vec![put("1.0", b"x"), put("2.0", b"y")]).unwrap();
+    write(&store, b, messages(0..250, MONDAY)).unwrap();
+    for session in [a, b] {
+        upload(&store, session);
+    }
+    assert!(!store.set_home("/here").unwrap());
+    assert_eq!([marks(&store, a), marks(&store, b)], [vec![], Vec::<String>::new()]);
+    assert!(store.set_home("http://there/bucket").unwrap());
+    assert_eq!(marks(&store, a), ["Session", "State(Session, \"1.0\")", "State(Session, \"2.0\")"]);
+    let parts = [1, 2].map(|number| format!("Part({:?})", part(20_000, number)));
+    assert_eq!(marks(&store, b), [parts[0].as_str(), parts[1].as_str(), "Session"]);
+}
+
+#[test]
 fn an_upload_sees_what_was_durable_before_it_although_sqlite_commits_later() {
     let (_dir, store) = open();
     let a = session(&store, "a");
