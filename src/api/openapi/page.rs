@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use super::routes;
+
 /// The page of a document.
 pub(super) fn page(document: &Value) -> String {
     let mut out = String::with_capacity(128 * 1024);
@@ -21,10 +23,22 @@ pub(super) fn page(document: &Value) -> String {
         ),
     );
     paragraphs(&mut out, text(&document["info"]["description"]));
-    paragraphs(&mut out, text(&document["components"]["securitySchemes"]["token"]["description"]));
-    out.push_str("<p>The same as <a href=\"openapi.json\">OpenAPI 3.1</a>, for generators of clients and for Postman.</p>");
-    for tag in document["tags"].as_array().into_iter().flatten() {
-        put(&mut out, format_args!("<h2>{}</h2>", escape(text(&tag["name"]))));
+    let token = text(&document["components"]["securitySchemes"]["token"]["description"]);
+    paragraphs(
+        &mut out,
+        &format!(
+            "Every request but those marked needs the header `Authorization: Bearer …`; the token is {token}"
+        ),
+    );
+    out.push_str(TRY_IT);
+    let tags = || document["tags"].as_array().into_iter().flatten().map(|tag| (text(&tag["name"]), tag));
+    out.push_str("<nav>");
+    for (name, _) in tags() {
+        put(&mut out, format_args!("<a href=\"#{}\">{}</a> ", anchor(name), escape(name)));
+    }
+    out.push_str("<a href=\"openapi.json\">OpenAPI 3.1</a></nav>");
+    for (name, tag) in tags() {
+        put(&mut out, format_args!("<h2 id=\"{}\">{}</h2>", anchor(name), escape(name)));
         paragraphs(&mut out, text(&tag["description"]));
         for (path, method, operation) in operations(document) {
             if operation["tags"][0] == tag["name"] {
@@ -36,19 +50,25 @@ pub(super) fn page(document: &Value) -> String {
     out
 }
 
-/// Path, method and Operation Object of every route.
-fn operations(document: &Value) -> impl Iterator<Item = (&String, &String, &Value)> {
-    let paths = document["paths"].as_object().into_iter().flatten();
-    paths.flat_map(|(path, methods)| {
-        methods.as_object().into_iter().flatten().map(move |(method, operation)| (path, method, operation))
+/// Path, method and Operation Object of every route, in the order of the table, which is one to read in.
+fn operations(document: &Value) -> impl Iterator<Item = (&'static str, String, &Value)> {
+    routes::all().filter_map(|route| {
+        let method = route.method.to_lowercase();
+        let operation = &document["paths"][route.path][&method];
+        operation.is_object().then_some((route.path, method, operation))
     })
+}
+
+/// The name of a part of the page, as links have it.
+fn anchor(name: &str) -> String {
+    name.to_lowercase().replace(' ', "-")
 }
 
 /// What is shown of one route.
 struct Section<'a> {
     document: &'a Value,
     path: &'a str,
-    method: &'a str,
+    method: String,
     operation: &'a Value,
 }
 
@@ -70,6 +90,7 @@ impl Section<'_> {
             out.push_str("<p>Needs no token.</p>");
         }
         self.parameters(out);
+        self.body(out);
         self.try_it(out);
         self.answers(out);
         out.push_str("</details>");
@@ -102,6 +123,44 @@ impl Section<'_> {
         out.push_str("</dl>");
     }
 
+    /// Fields of the body.
+    fn body(&self, out: &mut String) {
+        let schema = self.resolved(&self.operation["requestBody"]["content"]["application/json"]["schema"]);
+        let Some(fields) = schema["properties"].as_object() else { return };
+        let required = |name: &str| {
+            schema["required"].as_array().is_some_and(|list| list.iter().any(|field| field == name))
+        };
+        // What must be there first; the rest as the document has it.
+        let (needed, others): (Vec<_>, Vec<_>) = fields.iter().partition(|(name, _)| required(name));
+        out.push_str("<h4>Body, JSON</h4><dl>");
+        for (name, field) in needed.into_iter().chain(others) {
+            let field = self.resolved(field);
+            let mut facts = vec![if required(name) { "required" } else { "optional" }.to_owned()];
+            match field["enum"].as_array() {
+                Some(values) => facts.push(values.iter().map(text).collect::<Vec<_>>().join(" | ")),
+                // The second of two types is `null`.
+                None => facts
+                    .extend(field["type"].as_str().or_else(|| field["type"][0].as_str()).map(str::to_owned)),
+            }
+            put(
+                out,
+                format_args!(
+                    "<dt><code>{}</code> <span class=\"faint\">{}</span></dt><dd>{}</dd>",
+                    escape(name),
+                    escape(&facts.join(", ")),
+                    inline(text(&field["description"])),
+                ),
+            );
+        }
+        out.push_str("</dl>");
+    }
+
+    /// What a `$ref` leads to.
+    fn resolved<'v>(&'v self, schema: &'v Value) -> &'v Value {
+        let to = schema["$ref"].as_str().and_then(|to| to.strip_prefix('#'));
+        to.and_then(|to| self.document.pointer(to)).unwrap_or(schema)
+    }
+
     /// A command that can be pasted.
     fn try_it(&self, out: &mut String) {
         let mut command = String::from("curl -s");
@@ -114,38 +173,41 @@ impl Section<'_> {
         if self.operation["requestBody"]["required"] == true
             && let Some(example) = self.example(schema)
         {
-            command += &format!(" -H 'Content-Type: application/json' -d '{example}'");
+            command += &format!(" -H 'Content-Type: application/json' \\\n  -d '{example}'");
         }
         put(out, format_args!("<h4>Example</h4><pre>{}</pre>", escape(&command)));
     }
 
     fn answers(&self, out: &mut String) {
-        for (status, response) in self.operation["responses"].as_object().into_iter().flatten() {
-            put(out, format_args!("<h4>{}</h4>", escape(status)));
-            if status.starts_with('2') {
-                paragraphs(out, text(&response["description"]));
-                for (kind, content) in response["content"].as_object().into_iter().flatten() {
-                    match self.example(&content["schema"]) {
-                        Some(example) => put(out, format_args!("<pre>{}</pre>", escape(&pretty(&example)))),
-                        None => put(out, format_args!("<p><code>{}</code></p>", escape(kind))),
-                    }
+        let responses = || self.operation["responses"].as_object().into_iter().flatten();
+        for (status, response) in responses().filter(|(status, _)| status.starts_with('2')) {
+            put(
+                out,
+                format_args!("<h4>{}</h4><p>{}</p>", escape(status), inline(text(&response["description"]))),
+            );
+            for (kind, content) in response["content"].as_object().into_iter().flatten() {
+                match self.example(&content["schema"]) {
+                    Some(example) => put(out, format_args!("<pre>{}</pre>", escape(&pretty(&example)))),
+                    None => put(out, format_args!("<p><code>{}</code></p>", escape(kind))),
                 }
-                continue;
             }
-            out.push_str("<dl>");
+        }
+        out.push_str("<h4>Errors</h4><table>");
+        for (status, response) in responses().filter(|(status, _)| !status.starts_with('2')) {
             let examples = &response["content"]["application/json"]["examples"];
             for (word, example) in examples.as_object().into_iter().flatten() {
                 put(
                     out,
                     format_args!(
-                        "<dt><code>{}</code></dt><dd>{}</dd>",
+                        "<tr><td>{}</td><td><code>{}</code></td><td>{}</td></tr>",
+                        escape(status),
                         escape(word),
                         inline(text(&example["value"]["error"])),
                     ),
                 );
             }
-            out.push_str("</dl>");
         }
+        out.push_str("</table>");
     }
 
     /// What a value of this schema can look like.
@@ -209,6 +271,11 @@ fn inline(markdown: &str) -> String {
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
+
+/// What the examples need.
+const TRY_IT: &str = "<p>The examples are for a shell in which <code>API=http://127.0.0.1:8001</code> says where the worker \
+     is; <code>demo</code> is a session. From another machine add \
+     <code>-H \"Authorization: Bearer $WORKER_AUTH_TOKEN\"</code>.</p>";
 
 const STYLE: &str = include_str!("page.css");
 
