@@ -10,7 +10,7 @@ use std::io::{self, Write as _};
 
 use env_logger::fmt::Formatter;
 use log::{
-    Level, Record,
+    Level, LevelFilter, Record,
     kv::{Key, Value, VisitSource},
 };
 
@@ -19,6 +19,10 @@ use crate::config::LogFormat;
 /// Starts logging to standard error. A second call does nothing.
 pub fn init(format: LogFormat, filter: &str) {
     let mut builder = env_logger::Builder::new();
+    // What libraries say of every connection drowns what we say; `debug,rustls=debug` asks for it.
+    for library in TALKATIVE {
+        builder.filter_module(library, LevelFilter::Warn);
+    }
     builder.parse_filters(filter);
     match format {
         LogFormat::Json => builder.format(write_json),
@@ -29,6 +33,8 @@ pub fn init(format: LogFormat, filter: &str) {
     // Only fails when a logger is set already, as in a test that runs two workers.
     let _ = builder.try_init();
 }
+
+const TALKATIVE: [&str; 5] = ["rustls", "tiny_http", "ureq", "ureq_proto", "tungstenite"];
 
 /// A panic anywhere becomes one ERROR line that says where.
 pub fn log_panics() {

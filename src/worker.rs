@@ -137,7 +137,8 @@ impl Worker {
         let sessions = registry.counts().0;
         let worker = Self { http, api, registry, backend };
         let address = worker.local_addr();
-        info!("worker {} with {sessions} sessions listens on http://{address}", config.worker_id);
+        let (id, max) = (&config.worker_id, config.max_sessions);
+        info!("worker {id}, {sessions} of at most {max} sessions, listens on http://{address}");
         Ok(worker)
     }
 

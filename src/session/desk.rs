@@ -211,7 +211,13 @@ impl Desk {
 
     fn ended(&mut self, status: SessionStatus, error: Option<String>) {
         let why = error.as_ref().map_or(String::new(), |error| format!(": {error}"));
-        log::info!("session {}: {}{why}", self.id, status.as_str());
+        let level = match status {
+            // Somebody must look, or link anew.
+            SessionStatus::Error => log::Level::Error,
+            SessionStatus::LoggedOut if error.is_some() => log::Level::Warn,
+            _ => log::Level::Info,
+        };
+        log::log!(level, "session {}: {}{why}", self.id, status.as_str());
         self.ending.store(true, Ordering::SeqCst);
         self.show_with(status, Some(false), |shown| shown.error = error);
         // Whoever waits for the end of this thread finds the status stored.

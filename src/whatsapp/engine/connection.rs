@@ -178,7 +178,7 @@ impl Engine {
             // Perhaps a proxy in between. Never a reason to doubt our credentials.
             Err(error) => {
                 let reason = format!("the Noise handshake failed: {}", with_causes(&error));
-                log::warn!("{reason}");
+                log::debug!("{reason}");
                 self.hang_up(DisconnectReason::Retry { trouble: Trouble::Handshake, reason, extra_steps: 0 });
             }
         }

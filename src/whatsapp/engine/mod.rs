@@ -343,7 +343,7 @@ impl Engine {
 
     /// Network-level trouble: the session thread connects again with back-off.
     fn retry_later(&mut self, trouble: Trouble, reason: &str) {
-        log::info!("closing the connection: {reason}");
+        log::debug!("closing the connection: {reason}");
         self.disconnect(DisconnectReason::Retry { trouble, reason: reason.to_owned(), extra_steps: 0 });
     }
 }

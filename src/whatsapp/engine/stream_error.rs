@@ -75,7 +75,7 @@ impl Engine {
     /// `<failure reason=N …>`: no login.
     pub(super) fn on_failure(&mut self, ctx: &mut Ctx<'_>, failure: &Node) {
         let reason: u16 = failure.number("reason").unwrap_or_default();
-        log::warn!("login failed with {reason}: {failure}");
+        log::debug!("login failed with {reason}: {failure}");
         match lookup(&FAILURES, reason) {
             Some(reaction) => self.react(ctx, reaction, failure),
             None => {
@@ -92,9 +92,7 @@ impl Engine {
         if let Some(id) = error.find("ack").and_then(|ack| ack.get("id")) {
             self.owe_ack(&id);
         }
-        if reaction != Reaction::Restart {
-            log::warn!("stream error: {error}");
-        }
+        log::debug!("stream error: {error}");
         self.react(ctx, reaction, error);
     }
 
@@ -119,7 +117,7 @@ impl Engine {
 
     /// The device is unlinked: everything that belongs to the link is deleted durably, the message history stays.
     pub(in crate::whatsapp) fn log_out(&mut self, ctx: &mut Ctx<'_>, reason: &'static str) {
-        log::info!("logged out: {reason}");
+        log::debug!("logged out: {reason}");
         self.clear_link(ctx);
         self.emit_durable(Event::LoggedOut { reason: reason.to_owned() });
         // A logout that was asked for has happened, whoever was faster.

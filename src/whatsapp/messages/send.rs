@@ -235,7 +235,7 @@ impl Engine {
 
     /// Nothing helps: the message will not be delivered.
     pub(super) fn fail_job(&mut self, ctx: &Ctx<'_>, job: Job, error: CommandError) {
-        log::info!("a message failed: {error}");
+        log::info!("message {} failed: {error}", job.id);
         self.tally.count(Counted::failed_send(&error));
         let timestamp = ctx.now.unix_s();
         self.put_status(&job, MessageStatus::Failed, timestamp, Some(error.to_string()));
