@@ -273,7 +273,7 @@ fn escape(text: &str) -> String {
 }
 
 /// What the examples need.
-const TRY_IT: &str = "<p>The examples are for a shell in which <code>API=http://127.0.0.1:8001</code> says where the worker \
+const TRY_IT: &str = "<p>The examples are for a shell in which <code>API=127.0.0.1:8001</code> says where the worker \
      is; <code>demo</code> is a session. From another machine add \
      <code>-H \"Authorization: Bearer $WORKER_AUTH_TOKEN\"</code>.</p>";
 
