@@ -115,7 +115,7 @@ fn thread_session() -> Option<String> {
 }
 
 /// What the names of threads begin with that work for one session; its id follows.
-const SESSION_THREADS: [&str; 2] = ["wa-", "dial-"];
+const SESSION_THREADS: [&str; 3] = ["wa-", "new-", "dial-"];
 
 /// The key-value pairs of a line, without those that say nothing.
 #[derive(Default)]
