@@ -1,5 +1,5 @@
 # shellcheck shell=bash
 # What the check of the Debian package needs. `tests/run` sources this; `apt_install` is its.
-if ! command -v lintian >/dev/null || ! command -v systemd-nspawn >/dev/null || ! command -v debootstrap >/dev/null; then
-    apt_install lintian systemd-container debootstrap
+if ! { command -v lintian && command -v systemd-nspawn && command -v debootstrap && command -v openssl; } >/dev/null; then
+    apt_install lintian systemd-container debootstrap openssl
 fi
