@@ -18,7 +18,7 @@
 //! | `new-<id>`, until an account is linked and has settled in | `session` | in place of its `wa-<id>`, which waits for it | ends by itself | 1 MiB virtual |
 //! | `dial-<id>`, for moments | `session` | connect, TLS and websocket handshake, each with a deadline | end by themselves | see `session::desk` |
 //! | `backend-link`, `backend-heart`, only with a backend | `backend` | the backend's answers (15 s, 5 s); something to do | [`Worker::stop`], left behind after its deadline | 512 KiB |
-//! | `outbox-0` … `outbox-3`, only with a backend | `backend` | an event to deliver; the backend's answer (10 s) | [`Worker::stop`], left behind after its deadline | 512 KiB |
+//! | `outbox-0` … `outbox-7`, only with a backend | `backend` | an event to deliver; the backend's answer (10 s) | [`Worker::stop`], left behind after its deadline | 512 KiB |
 //! | `systemd`, only under `Type=notify` | `systemd` | a pause; then the store's and the API's answer (15 s, 5 s) | ends with the process | 128 KiB |
 //! | `sbx-…`, only with `--sandbox` | `sandbox` | see there | [`Sandboxed::stop`] | see there |
 //!

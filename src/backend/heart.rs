@@ -108,7 +108,7 @@ impl Heart {
     }
 
     fn answered(&self, name: &str, answer: &Answer) {
-        let is_other = dialect::named_in(answer).is_some_and(|told| told != name);
+        let is_other = dialect::named_in(answer).is_some_and(|told| !dialect::is_same_worker(&told, name));
         match answer.status {
             200..=299 if is_other => {
                 self.beats.refused.increment();

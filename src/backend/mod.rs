@@ -323,7 +323,7 @@ fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> io::Result<JoinH
 }
 
 /// Webhooks under way at the same time.
-const SENDERS: usize = 4;
+const SENDERS: usize = 8;
 
 /// For one webhook. A backend that takes longer may have it; it gets it again.
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);

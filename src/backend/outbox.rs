@@ -71,7 +71,10 @@ pub(super) trait Listener: Send + Sync {
 /// See the module.
 pub(super) struct Outbox {
     state: Mutex<State>,
+    /// There may be work.
     changed: Condvar,
+    /// A turn is over.
+    settled: Condvar,
     pub(super) store: LocalStore,
     settings: OutboxSettings,
     /// The name the backend knows this worker by.
@@ -115,6 +118,7 @@ impl Outbox {
         let outbox = Arc::new(Self {
             state: Mutex::new(state),
             changed: Condvar::new(),
+            settled: Condvar::new(),
             store: store.clone(),
             settings,
             worker_id: RwLock::new(worker_id),
@@ -204,7 +208,7 @@ impl Outbox {
             if left.is_zero() {
                 return;
             }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.settled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -231,7 +235,11 @@ impl Outbox {
             }
             let until = match state.schedule.next(now) {
                 Step::Wait(until) => until,
-                step => return Some(Work::Step(step)),
+                step => {
+                    // While this one is busy, another one looks after what comes next.
+                    self.changed.notify_one();
+                    return Some(Work::Step(step));
+                }
             };
             let until = until.into_iter().chain(state.again.iter().map(|(due, _)| *due)).min();
             let wait = until.map_or(LONGEST_WAIT, |at| at.saturating_sub(now)).min(LONGEST_WAIT);
@@ -259,8 +267,7 @@ impl Outbox {
         let moved = if is_stopping { state.schedule.take_moved() } else { Vec::new() };
         drop(state);
         self.note(moved);
-        // Another lane may be free now, and somebody may wait for the last one.
-        self.changed.notify_all();
+        self.settled.notify_all();
     }
 
     /// One event of a session, from the log to the backend.
@@ -506,3 +513,6 @@ fn unix_ms() -> u64 {
 
 /// A sender that waits for nothing looks around this often.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests;

@@ -172,12 +172,13 @@ impl Schedule {
     pub(super) fn load(&mut self, row: &OutboxRow) {
         let OutboxCursor { session, cursor, sent } = row.at;
         let lane = self.lane(session, cursor);
+        // It may have been heard of already; the row knows more.
+        lane.cursor = cursor;
         lane.sent = sent;
-        lane.logged = row.last_seq.max(cursor);
-        lane.readable = lane.logged;
-        lane.last_status = row.last_status;
+        lane.logged = lane.logged.max(row.last_seq);
+        lane.readable = lane.readable.max(row.last_seq);
+        lane.last_status = lane.last_status.max(row.last_status);
         lane.replay = row.replay;
-        lane.waiting_since_ms = None;
         self.make_ready(session);
     }
 

@@ -69,7 +69,17 @@ pub(super) fn registered_as(dialect: Dialect, me: &Identity, answer: &Answer) ->
 pub(super) fn named_in(answer: &Answer) -> Option<String> {
     let body = answer.json();
     let name = body.pointer("/data/workerId").or_else(|| body.get("workerId"));
-    name.and_then(Value::as_str).filter(|name| !name.is_empty()).map(str::to_owned)
+    let is_name = |name: &&str| {
+        (1..=100).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+    };
+    name.and_then(Value::as_str).filter(is_name).map(str::to_owned)
+}
+
+/// Whether two names are one worker's: backends write them in their own way.
+pub(super) fn is_same_worker(name: &str, other: &str) -> bool {
+    let plain = |name: &str| name.to_ascii_lowercase().replace('_', "-");
+    plain(name) == plain(other)
 }
 
 /// One heartbeat. Sessions of `left_out` are not in it.

@@ -227,6 +227,9 @@ mod tests {
         let answer = Answer { body: br#"{"data":{"workerId":"worker-1"}}"#.to_vec(), ..Answer::default() };
         assert_eq!(dialect::registered_as(Dialect::Whatsam, &me, &answer), "worker-1");
         assert_eq!(dialect::registered_as(Dialect::Guide, &me, &answer), "Worker_1");
+        assert!(dialect::is_same_worker("Worker_1", "worker-1") && !dialect::is_same_worker("w-1", "w-2"));
+        let strange = Answer { body: br#"{"data":{"workerId":"../x"}}"#.to_vec(), ..Answer::default() };
+        assert_eq!(dialect::registered_as(Dialect::Whatsam, &me, &strange), "Worker_1");
     }
 
     #[test]

@@ -105,7 +105,8 @@ impl World {
 
     fn turn(&mut self, turn: &Turn) -> Report {
         let log = &self.logs[&turn.session];
-        let events = log.iter().filter(|event| event.seq > turn.cursor).cloned().collect();
+        let behind = usize::try_from(turn.cursor).unwrap();
+        let events = log.iter().skip(behind).take(16).cloned().collect();
         let page = OutboxPage { session_id: turn.session.0.to_string(), replays: Vec::new(), events };
         let choice = choose(&page, turn.cursor, &turn.view);
         let mut report = Report {
