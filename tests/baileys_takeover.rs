@@ -10,7 +10,7 @@ use std::{path::Path, time::Duration};
 use common::{
     await_texts,
     baileys::{Baileys, Release},
-    buckets::{Bucket, Folder, auth, read_folder, write_folder},
+    buckets::{Bucket, Folder, auth, highest_sending_counter, read_folder, write_folder},
     durable::{await_uploaded, take_over},
     eventually, exchange,
     sandbox::Sandbox,
@@ -181,6 +181,7 @@ fn hand_back(story: &Story, worker: &mut Worker, release: Release, dir: &Path) {
             for (name, bytes) in foreign_files() {
                 assert_eq!(folder.remove(&name), Some(bytes), "{name} was touched");
             }
+            assert!((2..20).contains(&highest_sending_counter(&folder)), "the folder is exact");
             write_folder(dir, &folder);
             worker.stop();
         }

@@ -53,10 +53,11 @@ fn two_hundred_kills_at_random_instants_lose_double_and_reuse_nothing() {
     let (sandbox, home) = (sandbox(), Home::new());
     let mut worker = home.worker(&sandbox, "a");
     worker.link(&sandbox, "alice", ALICE);
+    let group = sandbox.create_group(CAROL, &[ALICE]);
     let stop = AtomicBool::new(false);
     let api = Mutex::new(worker.api.clone());
     let (accepted, written) = std::thread::scope(|scope| {
-        let sending = scope.spawn(|| send_all(&api, &stop));
+        let sending = scope.spawn(|| send_all(&api, &group, &stop));
         let writing = scope.spawn(|| write_all(&sandbox, &stop));
         for _ in 0..kills {
             // From the first moments of a start to the middle of traffic.
@@ -94,15 +95,17 @@ fn two_hundred_kills_at_random_instants_lose_double_and_reuse_nothing() {
     sandbox.assert_no_violations();
 }
 
-/// Sends texts one after the other, to whichever worker there is; those that were accepted.
-fn send_all(api: &Mutex<String>, stop: &AtomicBool) -> Vec<String> {
+/// Sends texts one after the other, to Carol and to the group in turns, by whichever worker there is; those that were
+/// accepted.
+fn send_all(api: &Mutex<String>, group: &str, stop: &AtomicBool) -> Vec<String> {
     let mut accepted = Vec::new();
     for number in 1.. {
         if stop.load(Ordering::Relaxed) {
             break;
         }
         let text = format!("text {number}");
-        let body = json!({ "to": CAROL, "type": "text", "message": text });
+        let to = if number % 2 == 0 { group } else { CAROL };
+        let body = json!({ "to": to, "type": "text", "message": text });
         let url = format!("{}/session/alice/send", api.lock().unwrap());
         match exchange("POST", &url, Some(&body)) {
             Ok((200 | 202, _)) => {
@@ -274,6 +277,35 @@ fn an_object_store_that_stands_still_holds_up_no_session_and_no_write() {
     harmed.proxy.set_plan(Plan::Always(Fault::Pass));
     await_uploaded(&worker);
     assert_eq!(worker.status("alice"), "connected");
+    sandbox.assert_no_violations();
+}
+
+#[test]
+fn under_load_the_object_store_is_never_far_behind() {
+    let (sandbox, harmed) = (sandbox(), Harmed::new());
+    let worker = harmed.worker(&sandbox);
+    worker.link(&sandbox, "alice", ALICE);
+    await_uploaded(&worker);
+    let stop = AtomicBool::new(false);
+    let api = Mutex::new(worker.api.clone());
+    let (sent, lag) = std::thread::scope(|scope| {
+        let sending = scope.spawn(|| send_all(&api, CAROL, &stop));
+        let measuring = scope.spawn(|| {
+            let (begun, mut lag) = (Instant::now(), 0.0f64);
+            while begun.elapsed() < Duration::from_secs(8) {
+                lag = lag.max(metric(&worker, "whatsapp_worker_storage_oldest_change_seconds"));
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            lag
+        });
+        let lag = measuring.join();
+        stop.store(true, Ordering::Relaxed);
+        (sending.join().unwrap(), lag.unwrap())
+    });
+    assert!(sent.len() > 100, "only {} were sent", sent.len());
+    // An upload begins 1.5 s after a change and at most every 3 s; the rest is for a busy machine.
+    assert!(lag > 0.0 && lag < 12.0, "{lag} s behind");
+    await_uploaded(&worker);
     sandbox.assert_no_violations();
 }
 

@@ -7,7 +7,7 @@ mod common;
 use std::{fs, path::Path};
 
 use common::{
-    buckets::{Folder, read_folder, write_folder},
+    buckets::{Bucket, Folder, highest_sending_counter, read_folder, write_folder},
     durable::{Home, await_uploaded, chat_both_ways, files, take_over},
     eventually,
     sandbox::Sandbox,
@@ -44,6 +44,11 @@ fn an_exported_session_is_left_alone_until_somebody_connects_it_again() {
     worker.link(&sandbox, "alice", ALICE);
     chat_both_ways(&sandbox, &worker, "alice", ALICE, CAROL, "first");
     await_uploaded(&worker);
+    let auth = home.session("alice").join("auth_info_baileys");
+    assert!(
+        highest_sending_counter(&read_folder(&auth)) >= 60,
+        "numbers are reserved while the session runs"
+    );
     let out = tempfile::tempdir().unwrap();
     let dir = out.path().join("alice");
     let export = ["export", "alice", dir.to_str().unwrap()];
@@ -59,6 +64,7 @@ fn an_exported_session_is_left_alone_until_somebody_connects_it_again() {
     drop(other);
 
     assert!(worker.stop().success());
+    assert!(highest_sending_counter(&read_folder(&auth)) < 20, "an end in order leaves the folder exact");
     let before = snapshot(home.path());
     let (code, planned) = report(&worker, &[&export[..], &["--dry-run"]].concat());
     assert_eq!((code, &planned["verdict"], dir.exists()), (0, &json!("ok"), false), "{planned}");
@@ -68,7 +74,7 @@ fn an_exported_session_is_left_alone_until_somebody_connects_it_again() {
     assert!(said.contains(&format!("account  +{ALICE} of session alice")), "{said}");
     let exported = read_folder(&dir);
     assert_eq!(planned["files"], exported.len());
-    assert_eq!(exported, read_folder(&home.session("alice").join("auth_info_baileys")), "byte by byte");
+    assert_eq!(exported, read_folder(&auth), "byte by byte");
     let (code, refused) = report(&worker, &export);
     assert_eq!(code, 2, "old files do not mix with new ones: {refused}");
 
@@ -114,5 +120,31 @@ fn a_flat_session_of_an_older_worker_is_found_without_being_imported() {
     for (name, bytes) in account {
         assert_eq!(fs::read(home.session("alice").join(&name)).unwrap(), bytes, "{name} was touched");
     }
+    sandbox.assert_no_violations();
+}
+
+#[test]
+fn a_folder_is_imported_into_a_bucket_that_is_not_there_yet() {
+    let (sandbox, home) = (Sandbox::start(), Home::new());
+    sandbox.add_phone(ALICE);
+    sandbox.add_phone(CAROL);
+    let mut old = home.worker(&sandbox, "old");
+    old.link(&sandbox, "alice", ALICE);
+    chat_both_ways(&sandbox, &old, "alice", ALICE, CAROL, "first");
+    old.post("/session/alice/release", &json!({}));
+    old.stop();
+    let folder = home.session("alice").join("auth_info_baileys");
+    let bucket = Bucket::minio();
+    let mut settings = bucket.settings.clone();
+    settings.push(("STORAGE_DIR", String::new()));
+    let import = ["import", folder.to_str().unwrap(), "--session", "alice", "--user", "tester"];
+    let (code, said, log) = old.run_with(&settings, &[&import[..], &["--dry-run"]].concat());
+    assert_eq!(code, 0, "{said}{log}");
+    assert!(bucket.store.list("").is_err(), "a dry run makes no bucket");
+    let (code, said, log) = old.run_with(&settings, &import);
+    assert_eq!(code, 0, "{said}{log}");
+    let new = bucket.worker(&sandbox, "new");
+    take_over(&new, "alice");
+    chat_both_ways(&sandbox, &new, "alice", ALICE, CAROL, "second");
     sandbox.assert_no_violations();
 }

@@ -10,6 +10,8 @@ use std::{
     },
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::Value;
 use whatsapp_worker::storage::object::{ObjectStore, directory::DirectoryStore, s3::S3Store};
 
 use super::{durable::LEASE_S, objects, sandbox::Sandbox, worker::Worker};
@@ -81,6 +83,32 @@ impl Bucket {
 /// Objects of a session's account.
 pub fn auth(session: &str) -> String {
     format!("sessions/{session}/auth_info_baileys/")
+}
+
+/// Highest message number that any sending chain or sender key of ours in a folder stands at. Far above what was sent
+/// while numbers are reserved ahead.
+pub fn highest_sending_counter(folder: &Folder) -> u64 {
+    let json = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
+    let mut highest = 0;
+    for (name, bytes) in folder {
+        if name.starts_with("session-") {
+            let record = json(bytes);
+            let sessions = record["_sessions"].as_object().unwrap().values();
+            let chains = sessions.flat_map(|session| session["_chains"].as_object().unwrap().values());
+            let ours = chains.filter(|chain| chain["chainType"] == 1);
+            let counters = ours.map(|chain| chain["chainKey"]["counter"].as_i64().unwrap());
+            highest = counters.filter_map(|counter| u64::try_from(counter).ok()).fold(highest, u64::max);
+        } else if name.starts_with("sender-key-") && !name.starts_with("sender-key-memory-") {
+            let inner = STANDARD.decode(json(bytes)["data"].as_str().unwrap()).unwrap();
+            for key in json(&inner).as_array().unwrap() {
+                let is_ours =
+                    key["senderSigningKey"]["private"]["data"].as_array().is_some_and(|d| !d.is_empty());
+                let iteration = key["senderChainKey"]["iteration"].as_u64().unwrap();
+                highest = highest.max(if is_ours { iteration } else { 0 });
+            }
+        }
+    }
+    highest
 }
 
 pub fn read_folder(dir: &Path) -> Folder {

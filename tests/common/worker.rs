@@ -89,9 +89,14 @@ impl Worker {
 
     /// Runs a subcommand with the settings of this worker: exit code, standard output and error.
     pub fn run(&self, arguments: &[&str]) -> (i32, String, String) {
-        let settings = self.command.get_envs().filter_map(|(name, value)| Some((name, value?)));
-        let output =
-            Command::new(self.command.get_program()).args(arguments).envs(settings).output().unwrap();
+        self.run_with(&[], arguments)
+    }
+
+    /// The same with other settings.
+    pub fn run_with(&self, settings: &[(&str, String)], arguments: &[&str]) -> (i32, String, String) {
+        let own = self.command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        let mut command = Command::new(self.command.get_program());
+        let output = command.args(arguments).envs(own).envs(settings.iter().cloned()).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
     }

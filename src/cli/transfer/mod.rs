@@ -5,7 +5,7 @@
 
 mod report;
 
-use std::{path::Path, process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc};
 
 use super::{Subcommand, Variables, print};
 use crate::{
@@ -13,7 +13,9 @@ use crate::{
     log::init,
     storage::{
         local::is_locked,
-        object::{self, ObjectError, ObjectStore, encrypted::EncryptedStore, memory::MemoryObjects},
+        object::{
+            self, Conditions, ObjectError, ObjectStore, encrypted::EncryptedStore, memory::MemoryObjects,
+        },
         sync::{Place, Release, Summary, Transfer, TransferError},
     },
 };
@@ -109,15 +111,28 @@ fn transfer(
     Ok(work(&Transfer::new(&*store, &name, &instance, options.dry_run))?)
 }
 
-/// The object store of the settings. A dry run does not even make its folder.
+/// The object store of the settings, tried; a dry run makes neither a folder nor a bucket.
 fn open(config: &Config, dry_run: bool) -> Result<Arc<dyn ObjectStore>, ObjectError> {
-    match &config.storage.objects {
-        ObjectsAt::Directory(root) if dry_run && !Path::new(root).exists() => {
-            let nothing = Arc::new(MemoryObjects::default());
-            Ok(Arc::new(EncryptedStore::new(nothing, config.storage.keys.clone())))
-        }
-        ObjectsAt::Directory(_) | ObjectsAt::S3(_) => object::open(&config.storage),
+    let nothing = || -> Arc<dyn ObjectStore> {
+        Arc::new(EncryptedStore::new(Arc::new(MemoryObjects::default()), config.storage.keys.clone()))
+    };
+    if let ObjectsAt::Directory(root) = &config.storage.objects
+        && dry_run
+        && !root.exists()
+    {
+        return Ok(nothing());
     }
+    let store = object::open(&config.storage)?;
+    if dry_run {
+        return match store.get(PROBE) {
+            Err(ObjectError::NoBucket { .. }) => Ok(nothing()),
+            tried => tried.map(|_| store),
+        };
+    }
+    if let Conditions::Ignored { how } = object::self_test(&*store)? {
+        log::warn!("the object store ignores conditional writes ({how}); never share it between workers");
+    }
+    Ok(store)
 }
 
 fn parse(command: &str, arguments: &[String]) -> Result<Options, String> {
@@ -169,6 +184,9 @@ fn is_session_id(text: &str) -> bool {
     (1..=100).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
+
+/// Asked for to see whether there is a bucket.
+const PROBE: &str = "temp/self-test/none";
 
 #[cfg(test)]
 mod tests {
