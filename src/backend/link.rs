@@ -17,7 +17,7 @@ use rand_core::{OsRng, RngCore as _};
 use super::{
     circuit::pause,
     client::{Answer, Client},
-    dialect::{self, Identity},
+    dialect::{self, Identity, Registered},
     outbox::Outbox,
     recovery,
     worker::{REFRESH_EVERY, Worker},
@@ -89,12 +89,12 @@ impl Link {
         let mut in_vain = 0;
         loop {
             self.worker.refresh();
-            let Some(name) = self.register(tasks) else { return };
+            let Some(registered) = self.register(tasks) else { return };
             let begun = Instant::now();
-            if self.dialect == Dialect::Whatsam {
-                recovery::recover(self, &name);
+            if registered.has_sessions {
+                recovery::recover(self, &registered.name);
             }
-            self.outbox.registered(&name);
+            self.outbox.registered(&registered.name);
             self.tell_all_again();
             if !self.serve(tasks) {
                 return;
@@ -127,7 +127,7 @@ impl Link {
     }
 
     /// Tries until the backend has us; the name it knows us by. `None` when the worker stops first.
-    fn register(&self, tasks: &Receiver<Task>) -> Option<String> {
+    fn register(&self, tasks: &Receiver<Task>) -> Option<Registered> {
         let mut failures = 0;
         let mut told = String::new();
         loop {
@@ -136,10 +136,15 @@ impl Link {
             let answer = self.client.send(&dialect::register(self.dialect, &me));
             let (problem, longest, asked) = match answer {
                 Ok(answer) if answer.is_success() => {
-                    let name = dialect::registered_as(self.dialect, &me, &answer);
-                    log::info!("registered with the backend as {name}, reached at {}", me.endpoint);
-                    self.membership.won(Some(name.clone()));
-                    return Some(name);
+                    if let Some(registered) = dialect::registered(self.dialect, &me, &answer) {
+                        let name = &registered.name;
+                        log::info!("registered with the backend as {name}, reached at {}", me.endpoint);
+                        self.membership.won(Some(name.clone()));
+                        return Some(registered);
+                    }
+                    let problem =
+                        "whoever answers at BACKEND_URL does not answer as the backend does".to_owned();
+                    (problem, LONGEST_PAUSE, Duration::ZERO)
                 }
                 Ok(answer) => {
                     let longest = if answer.status < 500 { LONGEST_REFUSED_PAUSE } else { LONGEST_PAUSE };

@@ -9,10 +9,14 @@ use super::{Condition, Identity, Pulse, Request, Said, add};
 use crate::{backend::choose::SESSION_STATUS, qr};
 
 pub(super) fn register(me: &Identity) -> Request {
-    let mut body =
-        json!({ "workerId": me.worker_id, "endpoint": me.endpoint, "maxSessions": me.max_sessions });
-    add(&mut body, [("description", me.description.as_deref())]);
-    Request::new("POST", "/api/v1/workers/register").with_body(&body)
+    // The guide's worker always describes itself.
+    let description = me.description.as_deref().unwrap_or(DESCRIPTION);
+    Request::new("POST", "/api/v1/workers/register").with_body(&json!({
+        "workerId": me.worker_id,
+        "endpoint": me.endpoint,
+        "maxSessions": me.max_sessions,
+        "description": description,
+    }))
 }
 
 pub(super) fn heartbeat(worker_id: &str, pulse: &Pulse) -> Request {
@@ -56,6 +60,8 @@ pub(super) fn webhook(said: Said<'_>) -> Request {
     }))
 }
 
+const DESCRIPTION: &str = concat!("whatsapp-worker ", env!("CARGO_PKG_VERSION"));
+
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
@@ -90,7 +96,7 @@ mod tests {
             "description": "Primary worker instance",
         });
         assert_eq!(body(&request), expected);
-        assert!(body(&register(&Identity { description: None, ..me })).get("description").is_none());
+        assert_eq!(body(&register(&Identity { description: None, ..me }))["description"], DESCRIPTION);
         let request = heartbeat("worker-001", &pulse(vec![session("a", SessionStatus::Connected)]));
         assert_eq!((request.method, request.path.as_str()), ("PUT", "/api/v1/workers/worker-001/heartbeat"));
         let expected = json!({

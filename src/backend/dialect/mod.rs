@@ -57,11 +57,28 @@ pub(super) fn register(dialect: Dialect, me: &Identity) -> Request {
     }
 }
 
-/// Under which name the backend knows the worker from now on.
-pub(super) fn registered_as(dialect: Dialect, me: &Identity, answer: &Answer) -> String {
+/// What a successful registration came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Registered {
+    /// Under which name the backend knows the worker from now on.
+    pub(super) name: String,
+    /// The backend counts on sessions of this worker.
+    pub(super) has_sessions: bool,
+}
+
+/// Reads the answer to a registration; `None` when it is none, whatever its status says.
+///
+/// A session that a customer starts while we ask for those of an earlier life would be reported as lost, so we ask
+/// only when there was one.
+pub(super) fn registered(dialect: Dialect, me: &Identity, answer: &Answer) -> Option<Registered> {
     match dialect {
-        Dialect::Guide => me.worker_id.clone(),
-        Dialect::Whatsam => named_in(answer).unwrap_or_else(|| me.worker_id.clone()),
+        Dialect::Guide => Some(Registered { name: me.worker_id.clone(), has_sessions: false }),
+        Dialect::Whatsam => {
+            let body = answer.json();
+            let has_sessions = body.pointer("/data/recoveryRequired").is_none_or(|word| word == true);
+            let name = named_in(answer).unwrap_or_else(|| me.worker_id.clone());
+            body.is_object().then_some(Registered { name, has_sessions })
+        }
     }
 }
 

@@ -185,7 +185,7 @@ const MAX_QR: usize = 2000;
 mod tests {
     use super::*;
     use crate::{
-        backend::dialect::{self, event, pulse, session},
+        backend::dialect::{self, Registered, event, pulse, session},
         config::Dialect,
     };
 
@@ -224,12 +224,18 @@ mod tests {
         });
         assert_eq!(body(&request), expected);
         assert!(version().split('.').all(|part| part.parse::<u32>().is_ok()));
-        let answer = Answer { body: br#"{"data":{"workerId":"worker-1"}}"#.to_vec(), ..Answer::default() };
-        assert_eq!(dialect::registered_as(Dialect::Whatsam, &me, &answer), "worker-1");
-        assert_eq!(dialect::registered_as(Dialect::Guide, &me, &answer), "Worker_1");
+        let answer = |body: &str| Answer { body: body.as_bytes().to_vec(), ..Answer::default() };
+        let registered = |dialect, body: &str| dialect::registered(dialect, &me, &answer(body));
+        let as_worker = |name: &str, has_sessions| Some(Registered { name: name.to_owned(), has_sessions });
+        let first = r#"{"data":{"workerId":"worker-1","recoveryRequired":null}}"#;
+        assert_eq!(registered(Dialect::Whatsam, first), as_worker("worker-1", false));
+        let again = r#"{"data":{"workerId":"worker-1","recoveryRequired":true}}"#;
+        assert_eq!(registered(Dialect::Whatsam, again), as_worker("worker-1", true));
+        assert_eq!(registered(Dialect::Whatsam, "<html>"), None, "that was somebody else");
+        assert_eq!(registered(Dialect::Guide, "<html>"), as_worker("Worker_1", false));
+        let strange = r#"{"data":{"workerId":"../x"}}"#;
+        assert_eq!(registered(Dialect::Whatsam, strange), as_worker("Worker_1", true), "no name for a path");
         assert!(dialect::is_same_worker("Worker_1", "worker-1") && !dialect::is_same_worker("w-1", "w-2"));
-        let strange = Answer { body: br#"{"data":{"workerId":"../x"}}"#.to_vec(), ..Answer::default() };
-        assert_eq!(dialect::registered_as(Dialect::Whatsam, &me, &strange), "Worker_1");
     }
 
     #[test]
