@@ -6,6 +6,8 @@
 mod common;
 
 use common::{
+    backend::{TOKEN, guide::GuideBackend, server::Trouble},
+    eventually,
     sandbox::Sandbox,
     worker::{Worker, chat},
 };
@@ -14,16 +16,24 @@ use serde_json::{Value, json};
 const ALICE: &str = "6281200000061";
 const BOB: &str = "6281200000063";
 const CAROL: &str = "4915100000062";
-const SECRETS: [&str; 3] = ["walrus at midnight", "penguin at noon", "herring for everyone"];
+const SECRET_KEY: &str = "secret-that-signs-webhooks";
+/// Texts and keys.
+const SECRETS: [&str; 5] =
+    ["walrus at midnight", "penguin at noon", "herring for everyone", TOKEN, SECRET_KEY];
 
-/// Linking by QR and by code, texts both ways, a group, a cut connection, a retry, a restart; gives the log and what
-/// must not be in it.
+/// Linking by QR and by code, texts both ways, a group, a cut connection, a retry, a restart, and a backend that is told
+/// of all of it and fails in between; gives the log and what must not be in it.
 fn whole_chat(level: &str, format: &str) -> (String, Vec<String>) {
     let sandbox = Sandbox::start();
     for phone in [ALICE, BOB, CAROL] {
         sandbox.add_phone(phone);
     }
-    let mut worker = Worker::start_with(&sandbox, &[("RUST_LOG", level), ("LOG_FORMAT", format)]);
+    let backend = GuideBackend::start();
+    backend.take_kinds(&["message", "message-status"]);
+    backend.server.trouble_times("/api/webhooks/", 2, Trouble::Html);
+    let own = [("BACKEND_EVENTS", "all"), ("WEBHOOK_SECRET", SECRET_KEY)];
+    let settings = [&own[..], &[("RUST_LOG", level), ("LOG_FORMAT", format)]].concat();
+    let mut worker = backend.worker(&sandbox, &settings);
     worker.link(&sandbox, "alice", ALICE);
     link_by_code(&sandbox, &worker, "bob", BOB);
     worker.send("alice", CAROL, SECRETS[0]);
@@ -43,6 +53,12 @@ fn whole_chat(level: &str, format: &str) -> (String, Vec<String>) {
         Some(&json!({ "to": "4915100009999", "type": "text", "message": SECRETS[0] })),
     );
     assert_eq!(status, 422, "not on WhatsApp");
+    backend.server.trouble_times("/api/webhooks/", 1, Trouble::Status(422));
+    backend.server.trouble_times("/api/webhooks/", 1, Trouble::NoAnswer);
+    worker.send("alice", CAROL, SECRETS[0]);
+    eventually("the backend meets the chat", || {
+        backend.events("alice", "message").iter().any(|one| one["data"]["chat"] == chat(CAROL)).then_some(())
+    });
     let told = worker.events("alice").len();
     sandbox.fault(ALICE, &json!({ "fault": "drop" }));
     worker.await_login("alice", told);
@@ -66,9 +82,7 @@ fn whole_chat(level: &str, format: &str) -> (String, Vec<String>) {
 fn link_by_code(sandbox: &Sandbox, worker: &Worker, session: &str, phone: &str) {
     worker.create(session);
     worker.post(&format!("/session/{session}/connect"), &json!({}));
-    let code =
-        worker.post(&format!("/session/{session}/pair-code"), &json!({ "phoneNumber": phone }))["pairingCode"]
-            .clone();
+    let code = worker.post(&format!("/session/{session}/pair-code"), &json!({ "phoneNumber": phone }))["pairingCode"].clone();
     sandbox.post(&format!("/phones/{phone}/pair-code"), &json!({ "code": code }));
     worker.await_status(session, "connected");
 }

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part of this")]
 
+pub mod backend;
 pub mod baileys;
 pub mod buckets;
 pub mod durable;
