@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
 
 use common::{
     backend::{
@@ -325,4 +325,94 @@ fn events_of_a_time_without_a_backend_are_not_told_to_one_later() {
     });
     sandbox.send(CAROL, ALICE, "told");
     assert_eq!(contents(&await_messages(&backend, 1), false), ["told"]);
+}
+
+#[test]
+fn a_session_that_was_away_says_from_when_to_when() {
+    let kinds = ["session-gap", "message"];
+    let (sandbox, backend, worker) = start(&kinds, &[("BACKEND_EVENTS", "session-gap,message")]);
+    let told = worker.events("alice").len();
+    sandbox.fault(ALICE, &json!({ "fault": "drop" }));
+    sandbox.send(CAROL, ALICE, "while it is away");
+    worker.await_login("alice", told);
+    let gap = eventually("the gap is told", || backend.events("alice", "session-gap").pop());
+    let time = |name: &str| gap["data"][name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert!(time("from") <= time("to"), "{gap}");
+    assert!(gap["data"]["reason"].is_string(), "{gap}");
+    assert_eq!(contents(&await_messages(&backend, 1), false), ["while it is away"]);
+    backend.assert_nothing_refused();
+}
+
+/// Where Debian puts the library that gives a program another clock.
+fn faketime() -> PathBuf {
+    let libraries = fs::read_dir("/usr/lib").unwrap().flatten();
+    let mut found = libraries.map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"));
+    found.find(|path| path.is_file()).expect("libfaketime is missing: run `tests/run --setup`")
+}
+
+#[test]
+fn what_happens_before_and_after_a_day_without_the_backend_arrives_in_order() {
+    let clock = tempfile::NamedTempFile::new().unwrap();
+    let set_clock = |offset: &str| fs::write(clock.path(), format!("{offset}\n")).unwrap();
+    set_clock("+0");
+    let (library, file) = (faketime(), clock.path().to_str().unwrap().to_owned());
+    let settings = [
+        ("BACKEND_EVENTS", "message"),
+        ("LD_PRELOAD", library.to_str().unwrap()),
+        ("FAKETIME_TIMESTAMP_FILE", &file),
+        ("FAKETIME_NO_CACHE", "1"),
+        // Threads wait by the kernel's own monotonic clock; `backend::schedule` is tested by a virtual one.
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ];
+    let (sandbox, backend, worker) = start(&["message"], &settings);
+    backend.await_word("alice", "connected");
+    backend.server.close();
+    let expected = texts("a day of", 24);
+    for (hour, text) in expected.iter().enumerate() {
+        set_clock(&format!("+{hour}h"));
+        sandbox.send(CAROL, ALICE, text);
+        worker.await_received("alice", &chat(CAROL), &expected[..=hour]);
+    }
+    let (first, last) = (worker.events("alice")[0].clone(), worker.events("alice").pop().unwrap());
+    let time = |event: &Value| event["timestamp"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert!(time(&last).duration_since(time(&first)).as_hours() >= 22, "{first} {last}");
+    backend.server.open();
+    let events = await_messages(&backend, expected.len());
+    assert_eq!(contents(&events, false), expected);
+    assert_rising(&events);
+    backend.assert_nothing_refused();
+}
+
+/// The code of a block of the README.
+fn readme_block(language: &str) -> &'static str {
+    let readme = include_str!("../README.md");
+    let (_, rest) = readme.split_once(&format!("\n```{language}\n")).expect("there is such a block");
+    rest.split_once("\n```").expect("it ends").0
+}
+
+#[test]
+fn the_receivers_in_the_readme_accept_what_is_signed_and_nothing_else() {
+    let (_sandbox, backend, _worker) = start(&[], &[("WEBHOOK_SECRET", SECRET)]);
+    backend.await_word("alice", "connected");
+    let webhook = backend.server.requests(STATUS).pop().unwrap();
+    let header = webhook.header("X-Webhook-Signature").unwrap();
+    let body = String::from_utf8(webhook.body.clone()).unwrap();
+    let python = format!(
+        "{}\nimport sys\nprint(is_genuine(sys.argv[1], sys.argv[2].encode(), sys.argv[3]))",
+        readme_block("python")
+    );
+    let js = format!(
+        "{}\nconst [h, b, s] = process.argv.slice(1); console.log(isGenuine(h, Buffer.from(b), s))",
+        readme_block("js")
+    );
+    let node = common::baileys::node().expect("node is missing: run `tests/run --setup`");
+    for (program, flag, code) in [(PathBuf::from("python3"), "-c", &python), (node, "-e", &js)] {
+        for (body, secret, expected) in
+            [(body.as_str(), SECRET, "true"), ("{}", SECRET, "false"), (&body, OLD_SECRET, "false")]
+        {
+            let output = Command::new(&program).args([flag, code, header, body, secret]).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout).trim().to_lowercase();
+            assert_eq!(said, expected, "{}: {output:?}", program.display());
+        }
+    }
 }
