@@ -9,7 +9,13 @@ use std::{
     process::{Command, Stdio},
 };
 
-use common::{Process, durable::Home, eventually, sandbox::Sandbox};
+use common::{
+    Process,
+    backend::{guide::GuideBackend, server::Trouble},
+    durable::Home,
+    eventually,
+    sandbox::Sandbox,
+};
 use serde_json::{Value, json};
 use whatsapp_worker::config::SETTINGS;
 
@@ -141,4 +147,27 @@ fn the_readmes_lines_about_fail_over_work_as_written() {
     assert_eq!(refused["code"], "SESSION_HELD_ELSEWHERE", "{refused}");
     assert_eq!(released["success"], true, "{released}");
     assert_eq!(connected["data"]["status"], "connected", "{connected}");
+}
+
+#[test]
+fn the_readmes_lines_about_refused_events_work_as_written() {
+    let (_, rest) = README.split_once("```bash\ncurl -s \"$API/webhooks").expect("the lines are there");
+    let lines = format!("curl -s \"$API/webhooks{}", rest.split_once("\n```").expect("the block ends").0);
+    let (sandbox, backend) = (Sandbox::start(), GuideBackend::start());
+    sandbox.add_phone("6281200000001");
+    backend.server.trouble_times("/session-status", 1, Trouble::Status(422));
+    let worker = backend.worker(&sandbox, &[]);
+    worker.link(&sandbox, "demo", "6281200000001");
+    backend.await_word("demo", "connected");
+    let script = format!("API={}\n{lines}", worker.api);
+    let output =
+        Command::new("timeout").args(["60", "bash", "-euo", "pipefail", "-c", &script]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let answers: Vec<Value> = serde_json::Deserializer::from_str(&text)
+        .into_iter()
+        .collect::<Result<_, _>>()
+        .expect("JSON answers");
+    let [failed, replayed] = answers.as_slice() else { panic!("{answers:#?}") };
+    assert_eq!((&failed["data"]["total"], &failed["data"]["failed"][0]["status"]), (&json!(1), &json!(422)));
+    assert_eq!(replayed["data"]["replaying"], 1, "{replayed}");
 }
