@@ -187,8 +187,9 @@ class Peer {
 		}
 	}
 
-	onAck({ id, error }) {
-		this.unacked.get(id)?.({ error })
+	/** `phash`: the server names the devices that should have got the message because some did not. */
+	onAck({ id, error, phash }) {
+		this.unacked.get(id)?.({ error, phash })
 		this.unacked.delete(id)
 		if (!this.quiet) this.emit('ack', { id, error })
 	}
@@ -215,9 +216,9 @@ class Peer {
 		this.sent.set(messageId, { extendedTextMessage: { text } })
 		const message = await sock.sendMessage(toJid(to), { text }, { messageId })
 		this.sent.set(messageId, message.message)
-		const { error } = (await ack) ?? {}
+		const { error, phash } = (await ack) ?? {}
 		if (error) throw new Error(`server refused: ${error}`)
-		return { id: messageId }
+		return { id: messageId, toAll: phash === undefined }
 	}
 
 	/** `count` texts to `to`, at most `window` of them without an ack. For the load harness. */
