@@ -15,7 +15,10 @@ use std::{
     time::Duration,
 };
 
-use whatsapp_worker::config::{S3Config, Secret};
+use whatsapp_worker::{
+    config::{S3Config, Secret},
+    storage::object::{ObjectStore as _, s3::S3Store},
+};
 
 use super::eventually;
 
@@ -54,7 +57,7 @@ pub fn minio() -> &'static S3Server {
             let folder = own_folder("minio");
             let address = free_address();
             let tether = Tether::start(&mut minio_command(&folder, address, None), &folder);
-            await_minio(address, false);
+            await_minio(address, None);
             (minio_at(address), tether)
         })
         .0
@@ -126,7 +129,7 @@ impl OwnMinio {
         let certs = self.ca_file.as_ref().and_then(|file| file.parent());
         let mut command = minio_command(self.folder.path(), self.server.address, certs);
         self.tether = Some(Tether::start(&mut command, self.folder.path()));
-        await_minio(self.server.address, self.ca_file.is_some());
+        await_minio(self.server.address, self.ca_file.as_deref());
     }
 
     pub fn stop(&mut self) {
@@ -159,17 +162,27 @@ fn minio_command(folder: &Path, address: SocketAddr, certs: Option<&Path>) -> Co
     command
 }
 
-fn await_minio(address: SocketAddr, is_tls: bool) {
+/// MinIO answers before it can do anything, and says so in a header only.
+fn await_minio(address: SocketAddr, ca_file: Option<&Path>) {
+    if let Some(ca_file) = ca_file {
+        let config = S3Config {
+            endpoint: format!("https://{address}"),
+            ca_file: Some(ca_file.to_owned()),
+            ..minio_at(address).config("ready")
+        };
+        let store = S3Store::open(&config).expect("settings that can be used");
+        eventually("MinIO serves", || store.put("ready", b"", "text/plain").ok());
+        return;
+    }
     eventually("MinIO serves", || {
         let mut stream = TcpStream::connect(address).ok()?;
-        if is_tls {
-            return Some(());
-        }
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
         write!(stream, "GET /minio/health/ready HTTP/1.0\r\nHost: {address}\r\n\r\n").ok()?;
-        let mut status_line = [0; 12];
-        stream.read_exact(&mut status_line).ok()?;
-        status_line.ends_with(b" 200").then_some(())
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let answer = answer.to_ascii_lowercase();
+        let (status_line, headers) = answer.split_once('\n')?;
+        (status_line.contains(" 200") && !headers.contains("x-minio-server-status: offline")).then_some(())
     });
 }
 

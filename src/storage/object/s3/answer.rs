@@ -28,6 +28,9 @@ pub(super) enum Refusal {
     Failed(ObjectError),
 }
 
+/// MinIO, which listens before it can do anything.
+const NOT_STARTED: &str = "XMinioServerNotInitialized";
+
 impl Refusal {
     /// Whether trying again soon may help.
     pub(super) fn may_pass(&self) -> bool {
@@ -53,6 +56,7 @@ impl Refusal {
             Self::Conflict { .. } => false,
             Self::Failed(ObjectError::Resolve { .. } | ObjectError::Unreachable { .. }) => true,
             Self::Failed(ObjectError::Timeout { wait, .. }) => *wait == CONNECTING || *wait == RESOLVING,
+            Self::Failed(ObjectError::Unavailable { code, .. }) => code == NOT_STARTED,
             Self::Failed(_) => false,
         }
     }
