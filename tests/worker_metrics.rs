@@ -134,17 +134,17 @@ fn lost_connections_are_counted_by_reason_and_what_waits_for_a_new_one_is_seen()
     sandbox.fault(ALICE, &json!({ "fault": "failure", "reason": 503 }));
     eventually("the session notices", || (worker.status("alice") == "reconnecting").then_some(()));
     worker.send("alice", CAROL, "while away");
-    let metrics = await_value(&worker, "whatsapp_worker_logins_total", 3.0);
+    await_value(&worker, "whatsapp_worker_logins_total", 3.0);
+    let metrics = await_value(&worker, "whatsapp_worker_sends_total{outcome=\"sent\"}", 2.0);
     let expected = [
         ("whatsapp_worker_reconnects_total{reason=\"server\"}", 1.0),
         ("whatsapp_worker_sends_queued_total", 1.0),
-        ("whatsapp_worker_sends_total{outcome=\"sent\"}", 2.0),
         ("whatsapp_worker_session_ends_total{reason=\"logged_out\"}", 0.0),
     ];
     assert_values(&metrics, &expected);
     sandbox.post(&format!("/phones/{ALICE}/unlink"), &json!({}));
-    let metrics = await_value(&worker, "whatsapp_worker_session_ends_total{reason=\"logged_out\"}", 1.0);
-    assert_values(&metrics, &[("whatsapp_worker_sessions{status=\"logged_out\"}", 1.0)]);
+    let metrics = await_value(&worker, "whatsapp_worker_sessions{status=\"logged_out\"}", 1.0);
+    assert_values(&metrics, &[("whatsapp_worker_session_ends_total{reason=\"logged_out\"}", 1.0)]);
 }
 
 #[test]
