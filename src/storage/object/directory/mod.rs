@@ -2,8 +2,9 @@
 //!
 //! A write goes to a file in `.tmp/`, is flushed to the disk, and is renamed to its place; then the folder is flushed.
 //! So a reader sees whole objects only, and what was acknowledged survives a power cut. Many objects at once are
-//! flushed together, with the whole file system. Checking a condition and renaming happen under an exclusive lock on `.lock`, which holds between threads and between processes on this
-//! machine. On a network file system it holds where `flock` does.
+//! flushed together, with the whole file system. Checking a condition and renaming happen under an exclusive lock on
+//! `.lock`, which holds between threads and between processes on this machine. On a network file system it holds where
+//! `flock` does.
 //!
 //! An object's version is inode, time of writing in nanoseconds and length: a file in `.tmp/` lives beside the file it
 //! will replace, so two contents never have both inode and time in common.
