@@ -75,7 +75,13 @@ fn a_customers_session_lives_from_its_start_to_its_recovery() {
     );
     backend.await_status(SESSION, "CONNECTED");
     assert_eq!(worker.status(SESSION), "connected");
-    backend.send_text(SESSION, CAROL, "Hello again!").unwrap();
+    // A heartbeat that left before the session was back may arrive after everything else.
+    eventually("the backend lets its customer send", || {
+        match backend.send_text(SESSION, CAROL, "Hello again!") {
+            Err(CallError::Conflict(_)) => None,
+            sent => Some(sent.unwrap()),
+        }
+    });
     sandbox.await_received(CAROL, &["Hello Carol!".to_owned(), "Hello again!".to_owned()]);
     backend.assert_nothing_refused();
     sandbox.assert_no_violations();
@@ -153,6 +159,34 @@ fn what_the_backend_overwrites_with_a_slow_answer_is_told_again() {
     backend.tables().sessions.get_mut(SESSION).unwrap().status = "QR_REQUIRED".to_owned();
     backend.await_status(SESSION, "CONNECTED");
     assert_eq!(worker.status(SESSION), "connected");
+    backend.assert_nothing_refused();
+}
+
+#[test]
+fn a_heartbeat_that_arrives_after_a_newer_webhook_is_followed_by_another() {
+    let (sandbox, backend, mut worker) = start(&[("HEARTBEAT_INTERVAL", "300")]);
+    connect(&sandbox, &backend, SESSION, ALICE);
+    worker.stop();
+    let (release, held) = crossbeam_channel::bounded(0);
+    backend.server.trouble_times("/heartbeat", 1, Trouble::Held(held));
+    let beats = backend.server.requests("/heartbeat").len();
+    worker.start_again();
+    eventually("a heartbeat is under way", || backend.server.requests("/heartbeat").get(beats).map(|_| ()));
+    worker.await_status(SESSION, "connected");
+    let told = backend.tables().statuses.len();
+    sandbox.post(&format!("/phones/{ALICE}/unlink"), &json!({}));
+    eventually("a webhook tells that the session is lost", || {
+        backend.tables().statuses[told..].iter().any(|(_, word)| word == "DISCONNECTED").then_some(())
+    });
+    drop(release);
+    eventually("the old heartbeat undoes that", || {
+        backend.server.requests("/heartbeat")[beats].answered.filter(|status| *status == 200)
+    });
+    eventually("the next one puts it right, long before it would be due", || {
+        let beats = backend.server.requests("/heartbeat").split_off(beats + 1);
+        beats.iter().any(|beat| beat.answered == Some(200)).then_some(())
+    });
+    backend.await_status(SESSION, "DISCONNECTED");
     backend.assert_nothing_refused();
 }
 

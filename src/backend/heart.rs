@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::{
     client::{Answer, Client},
-    dialect::{self, Condition},
+    dialect::{self, Condition, Pulse},
     link::{Membership, Task},
     outbox::Outbox,
     worker::Worker,
@@ -25,6 +25,8 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The public backend gives up a worker after two minutes, and its sessions with it.
 const LONG_SILENCE: Duration = Duration::from_secs(100);
+/// Before a heartbeat is repeated because a session changed while it was under way.
+const OVERTAKEN_PAUSE: Duration = Duration::from_secs(5);
 /// Heartbeats of one round: each goes out without what the one before it was refused for.
 const TRIES: usize = 3;
 
@@ -67,8 +69,8 @@ impl Heart {
             if Instant::now() < due && told.as_ref() == Some(&now) {
                 continue;
             }
-            due = Instant::now() + self.every;
-            self.beat(&now.0);
+            let is_overtaken = self.beat(&now.0);
+            due = Instant::now() + if is_overtaken { OVERTAKEN_PAUSE.min(self.every) } else { self.every };
             told = Some(now);
         }
         // A worker that leaves in a hurry says so once.
@@ -78,12 +80,18 @@ impl Heart {
         }
     }
 
-    /// One heartbeat, and what its answer asks for.
-    pub(super) fn beat(&self, name: &str) {
+    /// One heartbeat, and what its answer asks for. Whether it may have undone a status that a webhook told meanwhile:
+    /// nothing keeps the order of the two.
+    pub(super) fn beat(&self, name: &str) -> bool {
         let pulse = self.worker.pulse();
+        self.send(name, &pulse);
+        dialect::is_overtaken(self.dialect, &pulse, &self.worker.pulse())
+    }
+
+    fn send(&self, name: &str, pulse: &Pulse) {
         let mut left_out = Vec::new();
         for _ in 0..TRIES {
-            let request = dialect::heartbeat(self.dialect, name, &pulse, &left_out);
+            let request = dialect::heartbeat(self.dialect, name, pulse, &left_out);
             self.outbox.count_request();
             let answer = match self.client.send(&request) {
                 Ok(answer) => answer,

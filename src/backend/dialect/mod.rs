@@ -115,6 +115,14 @@ pub(super) fn refused_sessions(dialect: Dialect, sent: &Request, answer: &Answer
     }
 }
 
+/// Whether a session's word in a heartbeat that was `sent` is no longer that of `now`.
+pub(super) fn is_overtaken(dialect: Dialect, sent: &Pulse, now: &Pulse) -> bool {
+    match dialect {
+        Dialect::Guide => false,
+        Dialect::Whatsam => whatsam::words(sent) != whatsam::words(now),
+    }
+}
+
 /// Whether there is a webhook for this kind of event.
 pub(super) fn speaks(dialect: Dialect, kind: &str) -> bool {
     match dialect {

@@ -3,6 +3,8 @@
 //! It checks strictly (one bad session refuses a whole heartbeat, null is no absence), so everything is brought into
 //! its bounds here.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::{Answer, Condition, Identity, Pulse, Request, Said, add};
@@ -72,6 +74,11 @@ fn session(session: &SessionSnapshot) -> Value {
     let phone = session.phone_number.as_deref().filter(|phone| is_phone(phone));
     add(&mut shown, [("phoneNumber", phone), ("lastActivity", activity.as_deref())]);
     shown
+}
+
+/// What a heartbeat tells of each session.
+pub(super) fn words(pulse: &Pulse) -> BTreeMap<&str, &'static str> {
+    pulse.sessions.iter().map(|session| (session.id.as_str(), word(session.status))).collect()
 }
 
 /// Its errors name `sessions[3].status`; the place is that of the request.

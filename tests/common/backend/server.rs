@@ -84,6 +84,8 @@ pub enum Trouble {
     WrongJson,
     /// Does it, and answers after that time.
     Slow(Duration),
+    /// Does it, and answers, when the test has dropped the other end.
+    Held(crossbeam_channel::Receiver<()>),
 }
 
 struct Rule {
@@ -242,6 +244,10 @@ impl Shared {
                     let answer = (self.service)(&request);
                     thread::sleep(time);
                     (answer, Way::Whole)
+                }
+                Some(Trouble::Held(until)) => {
+                    let _ = until.recv();
+                    ((self.service)(&request), Way::Whole)
                 }
             };
             locked(&self.requests)[number].answered = Some(answer.status);
