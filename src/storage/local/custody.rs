@@ -9,11 +9,11 @@ use rusqlite::params;
 use super::{
     DayPart, LocalStore, SessionKey, StoreError, StoredMessage,
     apply::{Applier, Outcome, Result},
+    job::Op,
     marks::{self, Marks},
     ops::ROWS_AT_ONCE,
     parts::PartKey,
     records,
-    writer::Op,
 };
 use crate::whatsapp::state::Write;
 

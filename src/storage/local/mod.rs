@@ -9,6 +9,7 @@
 
 mod apply;
 mod custody;
+mod job;
 mod journal;
 mod marks;
 mod ops;
@@ -44,8 +45,9 @@ pub use upload::{Changed, DayPart, Snapshot};
 
 use self::{
     apply::Outcome,
+    job::{Job, Op},
     reader::{Reader, Readers},
-    writer::{Job, Op, Shared, Writer},
+    writer::{Shared, Writer},
 };
 use crate::{
     storage::seal::KeyRing,
@@ -100,7 +102,7 @@ impl LocalStore {
         let lock = schema::lock(dir)?;
         let conn = schema::open_writer(dir)?;
         let shared = Arc::new(Shared::default());
-        let (queue, jobs) = crossbeam_channel::bounded(writer::QUEUE);
+        let (queue, jobs) = crossbeam_channel::bounded(job::QUEUE);
         let writer = Writer::open(conn, dir, Arc::clone(&shared), Arc::clone(&keys))?;
         let readers = Readers::open(dir, keys)?;
         let thread = Builder::new()

@@ -6,10 +6,10 @@ use rusqlite::params;
 use super::{
     Claim, IdempotencyRecord, SessionPatch,
     apply::{Applier, Outcome, Result},
+    job::Op,
     marks,
     parts::PartKey,
     records,
-    writer::Op,
 };
 
 /// Events older than seven days are dropped.

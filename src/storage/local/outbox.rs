@@ -8,9 +8,9 @@ use rusqlite::params;
 use super::{
     LocalStore, SessionKey, StoreError, StoredEvent,
     apply::{Applier, Outcome, Result},
+    job::Op,
     reader::Reader,
     records,
-    writer::Op,
 };
 
 /// Refused events kept per session; older ones go first.
@@ -171,7 +171,7 @@ impl LocalStore {
     pub fn advance_outbox(&self, cursors: Vec<OutboxCursor>) -> std::result::Result<(), StoreError> {
         let (answer, _) = crossbeam_channel::bounded(1);
         let op = Op::Outbox(Box::new(OutboxOp::Advance(cursors)));
-        self.send(super::writer::Job::Call { op, answer })
+        self.send(super::job::Job::Call { op, answer })
     }
 
     /// Puts a refused event to the dead letters and moves the cursor behind it.

@@ -6,11 +6,11 @@ use rusqlite::params;
 use super::{
     LeaseRow, LocalStore, SessionKey, SessionRow, StoreError, StoredMessage,
     apply::Outcome,
+    job::Op,
     marks::{self, DirtyMark},
     parts::PartKey,
     reader::Reader,
     records,
-    writer::Op,
 };
 use crate::whatsapp::{
     jid::Jid,

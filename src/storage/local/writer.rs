@@ -19,22 +19,15 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{
-    Answer, CommitListener, DayPart, EventWatch, LeaseRow, Logged, SessionKey, SessionPatch, StoreError,
-    StoredMessage,
+    CommitListener, EventWatch, Logged, SessionKey, StoreError,
     apply::{self, Applier, Failure, Known, Outcome},
+    job::{Job, Op},
     journal::Journal,
-    marks::DirtyMark,
-    outbox::OutboxOp,
     records, schema, sealing,
     stats::StoreStats,
 };
-use crate::{
-    storage::seal::KeyRing,
-    whatsapp::state::{Batch, Write},
-};
+use crate::storage::seal::KeyRing;
 
-/// Work that may wait before submitters have to.
-pub(super) const QUEUE: usize = 1024;
 /// Pieces of work in one group, so that the first of a long queue does not wait for the last.
 const PER_GROUP: usize = 256;
 /// SQLite commits when this much came together, …
@@ -52,115 +45,6 @@ const GROUP_EVERY: Duration = Duration::from_millis(1);
 const TIDY_EVERY: Duration = Duration::from_secs(3600);
 /// How often a broken store is tried again.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
-
-/// Work with an answer for the caller.
-#[derive(Debug, Clone)]
-pub(super) enum Op {
-    Create {
-        id: String,
-        user_id: String,
-        name: Option<String>,
-    },
-    Update {
-        session: SessionKey,
-        patch: Box<SessionPatch>,
-        event: Option<(&'static str, String)>,
-    },
-    Claim {
-        session: SessionKey,
-        key: String,
-        request_hash: [u8; 32],
-        message_id: String,
-    },
-    Answer {
-        session: SessionKey,
-        key: String,
-        answer: Answer,
-    },
-    Release {
-        session: SessionKey,
-        key: String,
-    },
-    Forget {
-        session: SessionKey,
-    },
-    MarkDeleted {
-        session: SessionKey,
-        /// Objects of the session are to be removed, too.
-        objects: bool,
-    },
-    DeleteSome {
-        session: SessionKey,
-    },
-    Outbox(Box<OutboxOp>),
-    BeginUpload {
-        session: SessionKey,
-    },
-    Uploaded {
-        session: SessionKey,
-        marks: Vec<DirtyMark>,
-        begun_ms: u64,
-    },
-    Lease {
-        session: SessionKey,
-        lease: Option<LeaseRow>,
-    },
-    Removed {
-        id: String,
-    },
-    Adopt {
-        session: SessionKey,
-        state: Vec<Write>,
-        mark: bool,
-    },
-    Unfile {
-        session: SessionKey,
-    },
-    FilePart {
-        session: SessionKey,
-        part: DayPart,
-        messages: Vec<StoredMessage>,
-    },
-    Refile {
-        session: SessionKey,
-    },
-    Reserve {
-        session: SessionKey,
-        parts: Vec<DayPart>,
-    },
-    Meta {
-        key: &'static str,
-        value: String,
-    },
-    /// The object store is another one than before.
-    Moved {
-        home: String,
-    },
-    Expire {
-        session: SessionKey,
-        before_s: i64,
-    },
-    /// What is durable can be read afterwards.
-    Commit,
-    Tidy,
-    Probe,
-}
-
-/// What waits in the queue.
-pub(super) enum Job {
-    /// Writes of an engine.
-    Batch { session: SessionKey, batch: Batch, listener: Arc<dyn CommitListener> },
-    /// A session's row changed, or the outside is to be told something, or both.
-    Report {
-        session: SessionKey,
-        number: u64,
-        patch: Option<Box<SessionPatch>>,
-        event: Option<(&'static str, String)>,
-        listener: Arc<dyn CommitListener>,
-    },
-    /// Somebody waits for the answer.
-    Call { op: Op, answer: Sender<Result<Outcome, StoreError>> },
-}
 
 /// What the store thread says about itself.
 #[derive(Default)]
@@ -572,17 +456,6 @@ impl Writer {
         match self.unread.iter_mut().find(|(known, _, of)| *known == session && Arc::ptr_eq(of, listener)) {
             Some((_, last, _)) => *last = number,
             None => self.unread.push((session, number, Arc::clone(listener))),
-        }
-    }
-}
-
-impl Job {
-    /// Whether others may look at the outcome in the database at once.
-    fn wants_commit(&self) -> bool {
-        match self {
-            Self::Batch { .. } | Self::Report { .. } => false,
-            Self::Call { op: Op::Outbox(op), .. } => !matches!(**op, OutboxOp::Advance(_)),
-            Self::Call { op, .. } => !matches!(op, Op::Claim { .. } | Op::Answer { .. } | Op::Release { .. }),
         }
     }
 }
