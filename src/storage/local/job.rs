@@ -128,7 +128,14 @@ impl Job {
         match self {
             Self::Batch { .. } | Self::Report { .. } => false,
             Self::Call { op: Op::Outbox(op), .. } => !matches!(**op, OutboxOp::Advance(_)),
-            Self::Call { op, .. } => !matches!(op, Op::Claim { .. } | Op::Answer { .. } | Op::Release { .. }),
+            Self::Call { op, .. } => !matches!(
+                op,
+                Op::Claim { .. }
+                    | Op::Answer { .. }
+                    | Op::Release { .. }
+                    | Op::Uploaded { .. }
+                    | Op::Lease { .. }
+            ),
         }
     }
 }

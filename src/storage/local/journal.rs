@@ -5,8 +5,8 @@
 //! is the list of statements it executed, with their values; executing them again after a crash, on top of the last
 //! commit, gives the same database, for no statement asks for the time or for chance.
 //!
-//! File: groups one after another from the beginning; after each SQLite commit the next group starts at the beginning
-//! again. Group: magic, group number, length, CRC-32, body. Body: per statement its number (with its SQL when it is
+//! File: groups one after another from the beginning; once SQLite has made them durable the next group starts at the
+//! beginning again. Group: magic, group number, length, CRC-32, body. Body: per statement its number (with its SQL when it is
 //! new since the beginning of the file), then the values. The first group that is broken or out of order ends it.
 
 use std::{
@@ -160,7 +160,7 @@ impl Journal {
         self.statements.retain(|_, number| usize::from(*number) < written);
     }
 
-    /// SQLite has committed everything: the next group starts at the beginning.
+    /// SQLite has everything, durably: the next group starts at the beginning.
     pub(super) fn restart(&mut self) {
         self.offset = 0;
         self.statements.clear();

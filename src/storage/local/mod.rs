@@ -1,4 +1,4 @@
-//! The local store: one SQLite file (WAL, `synchronous=FULL`) under the state directory.
+//! The local store: one SQLite file (WAL) under the state directory.
 //!
 //! One thread writes. It takes whatever waits in its queue, applies it, makes it durable with one sync of a small
 //! journal file and tells everybody; SQLite commits many such groups together (`writer`, `journal`). Readers have

@@ -1,14 +1,14 @@
 //! Opening the database file: creation, checks, settings, migrations.
 
 use std::{
-    fs,
+    fs::{self, File},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::StoreError;
+use super::{StoreError, records};
 
 /// Name of the database in the state directory.
 pub(super) const FILE: &str = "worker.db";
@@ -258,6 +258,7 @@ pub(super) fn open_writer(dir: &Path) -> Result<Connection, StoreError> {
     let conn = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE, WRITER_CACHE_KIB)?;
     let settings = || -> rusqlite::Result<()> {
         conn.pragma_update(None, "journal_mode", "WAL")?;
+        // Until the journal takes over: [`leave_syncing_to_us`].
         conn.pragma_update(None, "synchronous", "FULL")?;
         conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         conn.pragma_update(None, "journal_size_limit", JOURNAL_KEPT_BYTES)
@@ -265,6 +266,18 @@ pub(super) fn open_writer(dir: &Path) -> Result<Connection, StoreError> {
     settings().map_err(|error| open_error(&path, &error))?;
     version(&conn, &path, MIGRATIONS)?;
     Ok(conn)
+}
+
+/// SQLite's write-ahead log of a database that is open. Syncing it makes every commit durable; SQLite holds its locks
+/// on other files, so that closing this one lets none of them go.
+pub(super) fn open_log(dir: &Path) -> Result<File, StoreError> {
+    let path = dir.join(format!("{FILE}-wal"));
+    File::open(&path).map_err(|error| StoreError::Io(format!("cannot open {}: {error}", path.display())))
+}
+
+/// From now on SQLite syncs only where its own files would get out of step, and no commit.
+pub(super) fn leave_syncing_to_us(conn: &Connection) -> Result<(), StoreError> {
+    conn.pragma_update(None, "synchronous", "NORMAL").map_err(|error| records::store_error(&error))
 }
 
 /// Brings the schema up to date.

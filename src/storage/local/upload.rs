@@ -68,7 +68,7 @@ pub(super) struct Begun {
 }
 
 impl LocalStore {
-    /// Sessions with marks, and since when (Unix milliseconds).
+    /// Sessions with marks, and since when (Unix milliseconds), as of SQLite's last commit.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
@@ -76,7 +76,7 @@ impl LocalStore {
         self.inner.readers.take()?.dirty_sessions()
     }
 
-    /// Number of marks.
+    /// Number of marks, as of SQLite's last commit.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.

@@ -2,11 +2,15 @@
 //!
 //! Work is applied to an open SQLite transaction and becomes durable in the journal; SQLite commits later, many groups
 //! together. The thread commits when somebody wants to read, when enough has come together, or after a short quiet.
+//! A commit is not synced either (`synchronous=NORMAL`): that happens once per megabyte of journal, before the journal
+//! starts over. Whatever a power cut leaves of SQLite's log is an older commit, and the journal has what is behind it.
+//!
 //! When the disk is full or broken, new work fails, nothing acknowledged is lost (it is in the journal), and the
 //! thread tries by itself every second whether it works again.
 
 use std::{
     cell::RefCell,
+    fs::File,
     path::Path,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -32,8 +36,8 @@ use crate::storage::seal::KeyRing;
 const PER_GROUP: usize = 256;
 /// SQLite commits when this much came together, …
 const PER_COMMIT: usize = 2000;
-/// … when the journal is this long, …
-const JOURNAL_BYTES: usize = 8 << 20;
+/// … when the journal is this long (it starts over then), …
+const JOURNAL_BYTES: usize = 1 << 20;
 /// … or this long after the first of it.
 const COMMIT_AFTER: Duration = Duration::from_millis(100);
 /// While groups are larger than this on average, …
@@ -69,6 +73,8 @@ impl Health {
 /// Owned by the store thread.
 pub(super) struct Writer {
     conn: Connection,
+    /// SQLite's write-ahead log, to sync it.
+    log: File,
     journal: Journal,
     keys: Arc<KeyRing>,
     known: Known,
@@ -148,8 +154,10 @@ impl Writer {
         let applied = applied(&conn)?;
         let journal = Journal::open(dir, applied)
             .map_err(|error| StoreError::Io(format!("cannot open the journal: {error}")))?;
+        let log = schema::open_log(dir)?;
         let mut writer = Self {
             conn,
+            log,
             journal,
             keys,
             known: Known::default(),
@@ -163,8 +171,11 @@ impl Writer {
             behind: true,
         };
         writer.catch_up()?;
+        // Also what a worker that was killed had committed: the journal starts over behind it.
+        writer.restart_journal()?;
         schema::upgrade(&mut writer.conn, dir)?;
         sealing::bring_under(&writer.keys, &mut writer.conn, &mut writer.journal)?;
+        schema::leave_syncing_to_us(&writer.conn)?;
         Ok(writer)
     }
 
@@ -336,10 +347,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Commits what is open; the journal starts over. What fails here is still in the journal.
-    fn commit(&mut self) {
+    /// Commits what is open; whether that worked. What fails here is still in the journal.
+    fn commit(&mut self) -> bool {
         if self.open.is_none() {
-            return;
+            return true;
         }
         let begun = Instant::now();
         let mut applier = Applier {
@@ -354,12 +365,11 @@ impl Writer {
         if let Err(error) = sealed.and_then(|()| self.sql("COMMIT")) {
             self.roll_back();
             self.report_health(Some(error));
-            return;
+            return false;
         }
         self.shared.stats.commit_took.observe(begun.elapsed());
         self.open = None;
         self.uncommitted = 0;
-        self.journal.restart();
         self.shared.uncommitted.store(false, Ordering::SeqCst);
         if std::mem::take(&mut self.known.marked) {
             // Full: somebody is told already.
@@ -371,6 +381,19 @@ impl Writer {
         if let Some(watch) = self.shared.watch.get() {
             watch.readable();
         }
+        if self.journal.used() >= JOURNAL_BYTES
+            && let Err(error) = self.restart_journal()
+        {
+            self.report_health(Some(error));
+        }
+        true
+    }
+
+    /// Lets the journal start over, once everything in it is durable in SQLite.
+    fn restart_journal(&mut self) -> Result<(), StoreError> {
+        self.log.sync_data().map_err(|error| StoreError::Io(format!("SQLite's log: {error}")))?;
+        self.journal.restart();
+        Ok(())
     }
 
     /// Back to the last commit. What the journal has since then is applied again before anything else.
@@ -383,7 +406,7 @@ impl Writer {
             log::error!("rolling back failed: {error}");
         }
         self.known = Known::default();
-        self.behind = self.journal.used() > 0;
+        self.behind = true;
         self.open = None;
     }
 
@@ -401,8 +424,7 @@ impl Writer {
                 self.roll_back();
                 return Err(failure.into());
             }
-            self.commit();
-            if self.journal.used() > 0 {
+            if !self.commit() {
                 return Err(self.shared.health.error().unwrap_or(StoreError::Stopped));
             }
         }

@@ -6,6 +6,7 @@ mod history;
 mod log;
 mod objects;
 mod outbox;
+mod power;
 mod queue;
 mod sealing;
 

@@ -59,6 +59,7 @@ fn changes_are_marked_once_until_they_are_uploaded() {
     assert_eq!(store.dirty_count().unwrap(), 3);
     assert_eq!(store.dirty_sessions().unwrap().iter().map(|(key, _)| *key).collect::<Vec<_>>(), [a]);
     upload(&store, a);
+    readable(&store);
     assert!(store.dirty_sessions().unwrap().is_empty());
 }
 
