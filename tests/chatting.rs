@@ -12,7 +12,8 @@ use whatsapp_worker::{
     whatsapp::{
         jid::Jid,
         model::{
-            Command, Event, MessageRecord, MessageStatus, OutgoingContent, QuotedMessage, Reply, SendRequest,
+            Command, Event, MessageRecord, MessageStatus, OutgoingContent, QuotedMessage, Reply, SendId,
+            SendRequest,
         },
         state::Table,
     },
@@ -25,7 +26,7 @@ const CARO: &str = "4915100000003";
 fn text(to: &str, body: &str) -> Command {
     let to = if to.contains('@') { to.parse().unwrap() } else { Jid::pn(to.to_owned()) };
     let content = OutgoingContent::Text { body: body.to_owned(), quote: None, mentions: vec![] };
-    Command::Send(SendRequest { to, id: None, content })
+    Command::Send(SendRequest { to, id: SendId::Generate, content })
 }
 
 /// The messages a session was told of, as (sender, text).
@@ -209,7 +210,11 @@ fn a_quote_and_a_mention_reach_the_other_side() {
         quote: Some(QuotedMessage { id: question, participant: Jid::pn(BUDI) }),
         mentions: vec![Jid::pn(BUDI)],
     };
-    joined.command(client, 1, Command::Send(SendRequest { to: Jid::pn(BUDI), id: None, content }));
+    joined.command(
+        client,
+        1,
+        Command::Send(SendRequest { to: Jid::pn(BUDI), id: SendId::Generate, content }),
+    );
     joined.pass(Duration::from_secs(1));
     let shown = joined.world.messages(BUDI).last().unwrap();
     assert_eq!(shown.text, format!("@{BUDI} answer"));

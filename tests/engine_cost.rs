@@ -13,7 +13,7 @@ use whatsapp_worker::{
     sandbox::world::NewPhone,
     whatsapp::{
         jid::Jid,
-        model::{Command, Event, OutgoingContent, SendRequest},
+        model::{Command, Event, OutgoingContent, SendId, SendRequest},
     },
 };
 
@@ -23,7 +23,7 @@ const TEXTS: u64 = 6000;
 
 fn text(body: String) -> Command {
     let content = OutgoingContent::Text { body, quote: None, mentions: vec![] };
-    Command::Send(SendRequest { to: Jid::pn(BUDI), id: None, content })
+    Command::Send(SendRequest { to: Jid::pn(BUDI), id: SendId::Generate, content })
 }
 
 #[test]

@@ -13,7 +13,7 @@ use whatsapp_worker::{
     whatsapp::{
         engine::Engine,
         jid::Jid,
-        model::{Command, CommandError, Event, OutgoingContent, Reply, SendRequest},
+        model::{Command, CommandError, Event, OutgoingContent, Reply, SendId, SendRequest},
     },
 };
 
@@ -32,7 +32,7 @@ fn joined(phones: &[NewPhone]) -> Joined {
 fn text(to: &str, body: &str) -> Command {
     let to = if to.contains('@') { to.parse().unwrap() } else { Jid::pn(to.to_owned()) };
     let content = OutgoingContent::Text { body: body.to_owned(), quote: None, mentions: vec![] };
-    Command::Send(SendRequest { to, id: None, content })
+    Command::Send(SendRequest { to, id: SendId::Generate, content })
 }
 
 fn texts(joined: &Joined, phone: &str) -> Vec<String> {

@@ -21,7 +21,7 @@ use whatsapp_worker::{
     sandbox::{service::Fault, world::NewPhone},
     whatsapp::{
         jid::Jid,
-        model::{Command, Event, MessageStatus, OutgoingContent, Reply, SendRequest},
+        model::{Command, Event, MessageStatus, OutgoingContent, Reply, SendId, SendRequest},
         state::Table,
     },
 };
@@ -73,7 +73,7 @@ impl Run {
         let body = format!("text {}", self.next_command);
         self.said.insert(body.clone(), (sender, (!to_group).then_some(recipient)));
         let content = OutgoingContent::Text { body, quote: None, mentions: vec![] };
-        let command = Command::Send(SendRequest { to, id: None, content });
+        let command = Command::Send(SendRequest { to, id: SendId::Generate, content });
         self.joined.queue_command(sender, self.next_command, command);
         self.next_command += 1;
     }

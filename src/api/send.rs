@@ -21,7 +21,7 @@ use crate::{
     storage::local::StoredMessage,
     whatsapp::{
         jid::Jid,
-        model::{Command, CommandError, MessageStatus, OutgoingContent, Reply, SendRequest},
+        model::{Command, CommandError, MessageStatus, OutgoingContent, Reply, SendId, SendRequest},
     },
 };
 
@@ -89,7 +89,7 @@ pub(super) fn deliver(
     window: Duration,
 ) -> Answer {
     let Some(key) = idempotency::key_of(request, window)? else {
-        return transmit(api, session, outgoing, &new_message_id());
+        return transmit(api, session, outgoing, &new_message_id(), SendId::Fresh);
     };
     match idempotency::claim(api, session, key, request)? {
         Claimed::Answered(response) => Ok(response),
@@ -97,7 +97,7 @@ pub(super) fn deliver(
             let outcome = if claim.is_retry() {
                 resume(api, session, outgoing, claim.message_id())
             } else {
-                transmit(api, session, outgoing, claim.message_id())
+                transmit(api, session, outgoing, claim.message_id(), SendId::Fresh)
             };
             claim.settle(outcome)
         }
@@ -105,9 +105,15 @@ pub(super) fn deliver(
 }
 
 /// Hands the message to the session and waits for the server's ack, for a bounded time.
-fn transmit(api: &Api, session: &SessionHandle, outgoing: &Outgoing, message_id: &str) -> Answer {
+fn transmit(
+    api: &Api,
+    session: &SessionHandle,
+    outgoing: &Outgoing,
+    message_id: &str,
+    kind: fn(String) -> SendId,
+) -> Answer {
     let content = OutgoingContent::Text { body: outgoing.text.clone(), quote: None, mentions: Vec::new() };
-    let send = SendRequest { to: outgoing.to.clone(), id: Some(message_id.to_owned()), content };
+    let send = SendRequest { to: outgoing.to.clone(), id: kind(message_id.to_owned()), content };
     let pending = session.command(Command::Send(send))?;
     match pending.wait(api.settings.send_wait) {
         Some(Reply::Sent { id, timestamp }) => Ok(sent(&id, timestamp)),
@@ -128,7 +134,7 @@ fn transmit(api: &Api, session: &SessionHandle, outgoing: &Outgoing, message_id:
 fn resume(api: &Api, session: &SessionHandle, outgoing: &Outgoing, message_id: &str) -> Answer {
     match settled(api, session, message_id)? {
         // It was claimed and never accepted.
-        None => transmit(api, session, outgoing, message_id),
+        None => transmit(api, session, outgoing, message_id, SendId::Repeat),
         Some(message) => outcome(&message),
     }
 }

@@ -47,10 +47,21 @@ pub enum Command {
 pub struct SendRequest {
     /// A user (PN or LID) or a group.
     pub to: Jid,
-    /// Message id chosen earlier (idempotency); a fresh one otherwise.
-    pub id: Option<String>,
+    /// The message's id.
+    pub id: SendId,
     /// What to say.
     pub content: OutgoingContent,
+}
+
+/// Which id a message gets.
+#[derive(Debug, Clone)]
+pub enum SendId {
+    /// The engine makes one.
+    Generate,
+    /// Made at random for this command: no message can have it.
+    Fresh(String),
+    /// Chosen earlier (idempotency): a message may have it, and then nothing is sent again.
+    Repeat(String),
 }
 
 /// What can be sent. More kinds come with later issues.

@@ -19,7 +19,7 @@ use crate::whatsapp::{
     messages::id,
     model::{
         CommandError, CommandId, Event, MessageRecord, MessageStatus, OutgoingContent, QuotedMessage, Reply,
-        SendRequest,
+        SendId, SendRequest,
     },
     proto::Message,
     state::{StateRead, Write},
@@ -62,13 +62,14 @@ impl Engine {
         let chat = self.display_name(ctx.store, &to)?;
         let is_full = self.messages.jobs.count() >= MAX_QUEUED;
         let id = match request.id {
-            Some(id) => {
+            SendId::Fresh(id) => id,
+            SendId::Repeat(id) => {
                 if self.is_known_send(ctx.store, command, &chat, &id)? {
                     return Ok(());
                 }
                 id
             }
-            None => id::generate(&own.pn.user, ctx.now.unix_s(), ctx.rng),
+            SendId::Generate => id::generate(&own.pn.user, ctx.now.unix_s(), ctx.rng),
         };
         if is_full {
             self.refuse_send(command, CommandError::QueueFull);
@@ -92,7 +93,7 @@ impl Engine {
         self.reply_failed(command, error);
     }
 
-    /// A caller-chosen id that was used before: answers from what became of it.
+    /// An id that may have been used before: answers from what became of it.
     fn is_known_send(
         &mut self,
         store: &dyn StateRead,
@@ -375,13 +376,15 @@ fn check(to: &Jid, request: &SendRequest) -> Result<(), &'static str> {
     if body.is_empty() || body.len() > MAX_TEXT_BYTES {
         return Err("a text has 1 to 65536 bytes");
     }
-    let well_formed = |id: &String| {
+    let well_formed = |id: &str| {
         (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
     };
-    if !request.id.as_ref().is_none_or(well_formed) {
-        return Err("a message id has 1 to 64 letters, digits and hyphens");
+    match &request.id {
+        SendId::Fresh(id) | SendId::Repeat(id) if !well_formed(id) => {
+            Err("a message id has 1 to 64 letters, digits and hyphens")
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn outgoing_record(id: String, chat: Jid, sender: Jid, message: &Message, timestamp: u64) -> MessageRecord {
@@ -410,9 +413,10 @@ mod tests {
     use super::*;
 
     fn request(to: &str, id: Option<&str>, body: &str) -> SendRequest {
+        let id = id.map_or(SendId::Generate, |id| SendId::Repeat(id.to_owned()));
         SendRequest {
             to: to.parse().unwrap(),
-            id: id.map(str::to_owned),
+            id,
             content: OutgoingContent::Text { body: body.to_owned(), quote: None, mentions: vec![] },
         }
     }

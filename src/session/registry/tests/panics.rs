@@ -5,7 +5,7 @@ use rand_core::{CryptoRng, Error, OsRng, RngCore};
 use super::*;
 use crate::whatsapp::{
     jid::Jid,
-    model::{OutgoingContent, SendRequest},
+    model::{OutgoingContent, SendId, SendRequest},
 };
 
 /// Random bytes of the operating system, until it is armed: then one panic instead.
@@ -37,7 +37,7 @@ impl CryptoRng for Cracked {}
 
 fn text(to: &str) -> Command {
     let content = OutgoingContent::Text { body: "hello".into(), quote: None, mentions: vec![] };
-    Command::Send(SendRequest { to: Jid::pn(to.to_owned()), id: None, content })
+    Command::Send(SendRequest { to: Jid::pn(to.to_owned()), id: SendId::Generate, content })
 }
 
 fn send(session: &SessionHandle, to: &str) -> Reply {
