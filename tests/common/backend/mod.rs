@@ -16,10 +16,11 @@ use std::{
 /// What both backends ask for.
 pub const TOKEN: &str = "token-of-worker-and-backend";
 
-/// A free port of 127.0.0.1 that no outgoing connection gets: below the range the system takes those from.
+/// A free port of 127.0.0.1 that no outgoing connection gets: below the range the system takes those from. Test programs
+/// that run side by side begin a hundred ports apart, most of them.
 pub fn own_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = u16::try_from(std::process::id() % 11_000).expect("below 11,000");
+    let first = u16::try_from(std::process::id() % 110 * 100).expect("below 11,000");
     (0..11_000)
         .map(|_| 20_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 11_000)
         .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
