@@ -82,7 +82,8 @@ fn assert_serves(address: SocketAddr) {
     let begun = Instant::now();
     let (status, _, _) = exchange(address, b"GET /ok HTTP/1.1\r\nHost: h\r\n\r\n");
     assert_eq!(status, 200);
-    assert!(begun.elapsed() < Duration::from_secs(2), "took {:?}", begun.elapsed());
+    // A silent client is dropped after 10 s: whoever had to wait for that would take longer.
+    assert!(begun.elapsed() < Duration::from_secs(8), "took {:?}", begun.elapsed());
 }
 
 #[test]

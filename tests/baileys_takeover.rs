@@ -150,6 +150,15 @@ impl Story {
         assert_eq!(self.retries(), before, "somebody could not decrypt a message at first");
     }
 
+    /// Baileys that sends while it receives now and then uses a message key twice, all by itself.
+    fn forgive_what_baileys_did_before_us(&self) {
+        let found = self.sandbox.get("/violations");
+        let others = found["violations"].as_array().unwrap().iter();
+        let others: Vec<_> = others.filter(|violation| violation["rule"] != "message-key-reused").collect();
+        assert!(others.is_empty(), "{others:#?}");
+        self.sandbox.control("DELETE", "/violations", &json!(null));
+    }
+
     fn retries(&self) -> u64 {
         self.sandbox.get("/violations")["retriesAsked"].as_u64().unwrap()
     }
@@ -219,6 +228,7 @@ fn there_and_back(release: Release, migrated: bool, bucket: Bucket) {
     story.group = story.sandbox.create_group(CAROL, &[OURS, THEIRS]);
     story.talk(Owner::Baileys(&client, "before"), 2);
     client.stop("before");
+    story.forgive_what_baileys_did_before_us();
 
     let retries = story.retries();
     story.bucket.put_folder(&auth(ID), &read_folder(&client.auth_dir("before")));

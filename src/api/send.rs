@@ -17,7 +17,7 @@ use super::{
     time,
 };
 use crate::{
-    session::{SessionHandle, SessionStatus},
+    session::SessionHandle,
     storage::local::StoredMessage,
     whatsapp::{
         jid::Jid,
@@ -149,10 +149,7 @@ fn settled(api: &Api, session: &SessionHandle, message_id: &str) -> Result<Optio
         let left = deadline.saturating_duration_since(Instant::now());
         let may_change =
             found.as_ref().is_some_and(|message| message.record.status == MessageStatus::Pending)
-                && matches!(
-                    session.snapshot().status,
-                    SessionStatus::Connected | SessionStatus::Connecting | SessionStatus::Reconnecting
-                );
+                && session.is_live();
         if !may_change || left.is_zero() || api.is_stopping() {
             return Ok(found);
         }

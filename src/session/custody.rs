@@ -223,6 +223,7 @@ impl SessionHandle {
             Ok(true) => self.resume(),
             Ok(false) => {
                 log::warn!("session {}: was connected, and has no account any more", self.snapshot().id);
+                self.stays_away();
                 let patch = SessionPatch {
                     status: Some(SessionStatus::Disconnected.as_str()),
                     wanted: Some(false),
@@ -321,6 +322,9 @@ fn come_back_all(coming: Vec<Coming>) -> Vec<Coming> {
             let sync = session.common().sync.as_ref();
             sync.map_or(Ok(()), |sync| sync.acquire_again(&id, session.key()).map_err(SessionError::from))
         };
+        if !matches!(result, Ok(()) | Err(SessionError::Custody(CustodyError::Unreachable(_)))) {
+            session.stays_away();
+        }
         match result {
             Ok(()) | Err(SessionError::Stopping | SessionError::Deleting) => {}
             Err(SessionError::Custody(

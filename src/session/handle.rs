@@ -48,6 +48,8 @@ struct Session {
     board: Arc<Board>,
     /// Held while the thread is started or ended, so that there is never a second one.
     control: Mutex<Control>,
+    /// It was connected when the worker stopped, and nobody has decided otherwise since.
+    returns: AtomicBool,
 }
 
 #[derive(Default)]
@@ -68,13 +70,31 @@ struct Running {
 impl SessionHandle {
     pub(super) fn new(common: Arc<Common>, row: &SessionRow) -> Self {
         let board = Arc::new(Board::new(row));
-        Self { session: Arc::new(Session { key: row.key, common, board, control: Mutex::default() }) }
+        let returns = AtomicBool::new(row.wanted);
+        Self {
+            session: Arc::new(Session { key: row.key, common, board, control: Mutex::default(), returns }),
+        }
     }
 
     /// Internal number, for the store's queries.
     #[must_use]
     pub fn key(&self) -> SessionKey {
         self.session.key
+    }
+
+    /// Whether the session is connected, on its way, or about to be brought back by a worker that has just started.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        match self.snapshot().status {
+            SessionStatus::Connected | SessionStatus::Connecting | SessionStatus::Reconnecting => true,
+            SessionStatus::Disconnected => self.session.returns.load(Ordering::Relaxed),
+            _ => false,
+        }
+    }
+
+    /// The session does not come back by itself.
+    pub(super) fn stays_away(&self) {
+        self.session.returns.store(false, Ordering::Relaxed);
     }
 
     /// What the session is doing now.
@@ -321,6 +341,7 @@ impl SessionHandle {
             _ => {}
         }
         control.running = None;
+        self.stays_away();
         Ok(())
     }
 

@@ -36,12 +36,22 @@ impl ObjectSync {
         Ok(!self.ask(|store| store.list(&folder))?.is_empty())
     }
 
-    /// Removes the objects of a tombstone of ours that the local store does not know.
+    /// Removes the objects of a tombstone of ours that the local store does not know: with a disk that is lost, this
+    /// may have to wait until the tombstone expires.
     pub(super) fn remove_later(&self, id: &str) {
         let id = id.to_owned();
         self.spawn_detached("remove", move |sync| {
-            if let Err(error) = sync.remove_objects(&id) {
-                log::warn!("session {id}: its objects were not removed: {error}");
+            while !sync.is_stopping() {
+                match sync.remove_objects(&id) {
+                    Ok(()) => {
+                        return log::info!("session {id}: the objects of the deleted session are removed");
+                    }
+                    Err(error @ CustodyError::Held { .. }) => {
+                        return log::warn!("session {id}: its objects stay: {error}");
+                    }
+                    Err(error) => log::debug!("session {id}: its objects are removed later: {error}"),
+                }
+                sync.pause(REMOVALS_EVERY);
             }
         });
     }
