@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use common::{
     durable::{Home, await_uploaded, chat_both_ways, files},
@@ -59,9 +59,11 @@ fn a_deletion_that_a_crash_interrupted_is_finished_by_the_next_start() {
     chat_both_ways(&sandbox, &worker, "user1", ALICE, CAROL, "first");
     await_uploaded(&worker);
     worker.stop();
-    // What a crash right behind the tombstone leaves: all objects, and a lease that says they go.
+    // What a crash right behind the tombstone leaves: all objects, and a lease that says they go. With the disk, the
+    // worker lost the proof that the tombstone is its own: it has to wait until that expires.
     let mut lease = home.lease("user1");
     lease["state"] = json!("deleting");
+    lease["expiresAt"] = json!((jiff::Timestamp::now() + Duration::from_secs(4)).to_string());
     fs::write(home.session("user1").join("lease.json"), lease.to_string()).unwrap();
     fs::remove_dir_all(&worker.state_dir).unwrap();
     worker.start_again();
