@@ -72,17 +72,12 @@ impl<'a> Fleet<'a> {
     /// Waits until the object store has everything.
     pub fn upload(&self) {
         let mut api = Client::new(&self.worker.api);
-        let deadline = Instant::now() + UPLOADING;
-        loop {
+        seldom("everything is uploaded", UPLOADING, || {
             let (_, text) = api.exchange("GET", "/metrics", "");
             let left =
                 text.lines().find_map(|line| line.strip_prefix("whatsapp_worker_storage_pending_changes "));
-            if left.expect("the metric") == "0" {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{left:?} changes are not uploaded");
-            thread::sleep(Duration::from_millis(250));
-        }
+            left.expect("the metric") == "0"
+        });
     }
 
     /// Stops the worker and starts it again; costs from its start to the last login.
@@ -92,17 +87,16 @@ impl<'a> Fleet<'a> {
         self.worker.start_again();
         let mut api = Client::new(&self.worker.api);
         let mut missing = self.phones.len();
-        let deadline = start + COMING_BACK;
-        while missing > 0 {
-            let status = api.get(&format!("/session/s{}/status", missing - 1));
-            if status["status"] == "connected" {
+        seldom("all sessions are connected again", COMING_BACK, || {
+            while missing > 0 {
+                let status = api.get(&format!("/session/s{}/status", missing - 1));
+                if status["status"] != "connected" {
+                    return false;
+                }
                 missing -= 1;
-                continue;
             }
-            assert!(Instant::now() < deadline, "{missing} sessions are not connected again");
-            // Seldom: answering costs the worker time, too.
-            thread::sleep(Duration::from_millis(250));
-        }
+            true
+        });
         let wall = start.elapsed();
         Cost::since_start(self.pid()).until_quiet(wall, self.phones.len())
     }
@@ -193,6 +187,15 @@ pub fn new_phones(sandbox: &Sandbox, count: usize) -> Vec<String> {
     let made = sandbox.post("/phones/bulk", &json!({ "count": count }));
     let phones = made.as_array().expect("a list").iter();
     phones.map(|phone| phone["phone"].as_str().expect("a number").to_owned()).collect()
+}
+
+/// As `eventually`, asking four times a second: answering costs the worker that is measured.
+fn seldom(what: &str, patience: Duration, mut ask: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
+    while !ask() {
+        assert!(Instant::now() < deadline, "waited too long: {what}");
+        thread::sleep(Duration::from_millis(250));
+    }
 }
 
 /// What a thousand new sessions have to be uploaded in.
