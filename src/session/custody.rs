@@ -322,7 +322,7 @@ fn come_back_all(coming: Vec<Coming>) -> Vec<Coming> {
             let sync = session.common().sync.as_ref();
             sync.map_or(Ok(()), |sync| sync.acquire_again(&id, session.key()).map_err(SessionError::from))
         };
-        if !matches!(result, Ok(()) | Err(SessionError::Custody(CustodyError::Unreachable(_)))) {
+        if result.is_err() {
             session.stays_away();
         }
         match result {
